@@ -1,0 +1,3 @@
+"""Fast, checked kernels behind the book *Unit Cell by Unit Cell*."""
+
+__version__ = "0.1.0"
