@@ -1,0 +1,108 @@
+"""The book's image library: ABF images of tilted perovskites over tilts and thickness."""
+
+import numpy as np
+import xarray as xr
+from tqdm.auto import tqdm
+
+from unitcell.crystal import beam_periods, tilted_perovskite
+from unitcell.errors import InputError
+from unitcell.scattering import annular_images
+from unitcell.tilts import to_projection, to_pseudocubic
+
+# 28 × 40 probe positions over √2·a × 2a: the Nyquist sampling of a 30 mrad probe at 200 kV, rounded up.
+CELL_SHAPE = (40, 28)
+
+
+def tilt_grid(step_deg, limit_deg=10.0):
+    """All (α, β, γ) on a cubic grid from −limit to limit [degrees], ndarray of shape (n, 3)."""
+    count = limit_deg / step_deg
+    if not (step_deg > 0 and abs(count - round(count)) < 1e-9):
+        raise InputError(f"tilt_step_deg = {step_deg:g} does not divide {limit_deg:g}°: give for instance 5 or 2.5.")
+    axis = np.linspace(-limit_deg, limit_deg, 2 * round(count) + 1)
+    return np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
+
+
+def simulate_stack(
+    tilts_deg, thicknesses_A, microscope, *, signs="---", a_site="Sr", b_site="Ti", lattice_A=3.905,
+    cutoff_mrad=90.0, k_points=(3, 2), device="cpu", progress=True,
+):  # fmt: skip
+    """Images of one cell (√2·a × 2a) for every tilt and thickness.
+
+    Mirrors and a shift by one column make every sign combination a copy of the octant v, u, γ ≥ 0, so
+    a grid of 125 structures costs 27 scattering matrices.
+
+    Parameters
+    ----------
+    tilts_deg : ndarray, shape (n, 3)
+        (α, β, γ) [degrees].
+    thicknesses_A : sequence of float, shape (T,)
+    microscope : unitcell.scattering.Microscope
+    signs, a_site, b_site, lattice_A
+        See `unitcell.crystal.tilted_perovskite`; patterns that are uniform along the beam.
+    cutoff_mrad, k_points, device
+        See `unitcell.scattering.annular_images`.
+
+    Returns
+    -------
+    xarray.Dataset
+        `abf` (tilt, thickness, y, x), float32, fraction of the incident electrons; coordinates
+        alpha, beta, gamma [degrees], thickness, x and y [Å]; the settings as attributes.
+    """
+    if beam_periods(signs) != 1:
+        raise InputError(f"Pattern '{signs}' alternates along the beam: the library holds '-' or '0' about a and b.")
+    tilts_deg = np.asarray(tilts_deg, dtype=float)
+    octant, member = np.unique(_octant(tilts_deg), axis=0, return_inverse=True)
+    images = np.empty((len(octant), len(thicknesses_A), *CELL_SHAPE), dtype=np.float32)
+    for index, projection in enumerate(tqdm(octant, desc="structures", disable=not progress)):
+        crystal = tilted_perovskite(*to_pseudocubic(*projection), signs, a_site, b_site, lattice_A)
+        images[index] = annular_images(
+            crystal, microscope, thicknesses_A, CELL_SHAPE, cutoff_mrad=cutoff_mrad, k_points=k_points, device=device
+        ).cpu()
+    stack = np.stack([_from_octant(images[m], tilt) for m, tilt in zip(member.reshape(-1), tilts_deg, strict=True)])
+    settings = microscope.as_attributes() | {
+        "signs": signs, "a_site": a_site, "b_site": b_site, "lattice_A": lattice_A, "cutoff_mrad": cutoff_mrad,
+    }  # fmt: skip
+    return _dataset(stack, tilts_deg, thicknesses_A, settings)
+
+
+def _octant(tilts_deg):
+    """(|v|, |u|, |γ|), rounded so that equal structures compare equal."""
+    return np.round(np.abs(np.stack(to_projection(*tilts_deg.T), axis=-1)), 9)
+
+
+def _from_octant(images, tilt_deg):
+    """Turn the images of (|v|, |u|, |γ|) into those of (v, u, γ).
+
+    Shifting by one column flips all three signs, the mirror normal to the beam flips (u, γ) and
+    changes nothing, the mirror normal to image x flips (v, γ) and the image.
+    """
+    sign = np.where(np.round(to_projection(*tilt_deg), 9) < 0, -1, 1)
+    shifted = sign.prod() < 0
+    if sign[0] * (-1 if shifted else 1) < 0:
+        images = np.roll(images[..., ::-1], 1, axis=-1)
+    return np.roll(images, images.shape[-1] // 2, axis=-1) if shifted else images
+
+
+def _dataset(stack, tilts_deg, thicknesses_A, settings):
+    rows, columns = stack.shape[-2:]
+    lattice_A = settings["lattice_A"]
+    degrees = {"units": "degree"}
+    angstrom = {"units": "angstrom"}
+    return xr.Dataset(
+        {
+            "abf": (
+                ("tilt", "thickness", "y", "x"),
+                stack,
+                {"units": "1", "long_name": "fraction of incident electrons"},
+            )
+        },
+        coords={
+            "alpha": ("tilt", tilts_deg[:, 0], degrees),
+            "beta": ("tilt", tilts_deg[:, 1], degrees),
+            "gamma": ("tilt", tilts_deg[:, 2], degrees),
+            "thickness": ("thickness", np.asarray(thicknesses_A, dtype=float), angstrom),
+            "y": ("y", np.arange(rows) * 2 * lattice_A / rows, angstrom),
+            "x": ("x", np.arange(columns) * np.sqrt(2) * lattice_A / columns, angstrom),
+        },
+        attrs=settings,
+    )
