@@ -1,0 +1,225 @@
+"""A Gaussian process that interpolates ABF images between simulated structures (Laanait 2019, eqs. 2–3).
+
+All pixels share one kernel k(θ, θ') = s² κ(|θ − θ'| / ℓ) over the tilts θ = (v, u, γ), with κ a Matérn
+function,
+
+    κ_½(r) = exp(−r),  κ_3/2(r) = (1 + √3 r) exp(−√3 r),  κ_5/2(r) = (1 + √5 r + 5r²/3) exp(−√5 r),
+
+or the radial basis function exp(−r²/2). A second kernel of the same kind interpolates thickness, and
+the prior covariance of an image stack is their product. With P outputs that share K = κ + ε1, the
+amplitude s² has the closed form tr(K⁻¹G)/(nP), G = YYᵀ, so that the log marginal likelihood
+
+    −½ [nP log(2π s²) + P log|K| + nP]
+
+costs one Cholesky factorisation of an n × n matrix, however many pixels an image has.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from scipy.optimize import minimize
+
+from unitcell.errors import InputError
+from unitcell.tilts import to_projection
+
+KERNELS = {
+    "matern12": lambda r: torch.exp(-r),
+    "matern32": lambda r: (1 + math.sqrt(3) * r) * torch.exp(-math.sqrt(3) * r),
+    "matern52": lambda r: (1 + math.sqrt(5) * r + 5 / 3 * r**2) * torch.exp(-math.sqrt(5) * r),
+    "rbf": lambda r: torch.exp(-(r**2) / 2),
+}
+# Added to the diagonal: far below the 1e-7 that the images are accurate to, far above rounding.
+NUGGET = 1e-8
+
+
+def covariance(kernel, left, right, lengths):
+    """κ between two sets of points: (n, d), (m, d) and lengths (d,) or scalar → (n, m)."""
+    left, right = left / lengths, right / lengths
+    # √(r² + tiny): the derivative of √ is infinite at 0, where a point meets itself.
+    squared = ((left[:, None, :] - right[None, :, :]) ** 2).sum(-1)
+    return KERNELS[kernel](torch.sqrt(squared + 1e-20))
+
+
+def log_marginal_likelihood(kernel, points, gram, outputs, lengths, nugget=NUGGET):
+    """Log marginal likelihood at the best amplitude, and that amplitude s².
+
+    Parameters
+    ----------
+    points : tensor (n, d)
+    gram : tensor (n, n)
+        Y Yᵀ of the centred outputs Y (n, P).
+    outputs : int
+        P.
+    lengths : tensor (d,) or (1,)
+    """
+    n = len(points)
+    factor = torch.linalg.cholesky(
+        covariance(kernel, points, points, lengths) + nugget * torch.eye(n, dtype=gram.dtype)
+    )
+    amplitude = torch.cholesky_solve(gram, factor).diagonal().sum() / (n * outputs)
+    log_det = 2 * factor.diagonal().log().sum()
+    value = -0.5 * (n * outputs * (torch.log(2 * math.pi * amplitude) + 1) + outputs * log_det)
+    return value, amplitude
+
+
+def fit_lengths(kernel, points, values, *, per_axis=False, restarts=20, seed=0):
+    """Kernel lengths that maximise the marginal likelihood, from random starts.
+
+    Parameters
+    ----------
+    kernel : str
+        One of `KERNELS`.
+    points : ndarray (n, d)
+    values : ndarray (n, P)
+        Centred outputs.
+    per_axis : bool
+        One length per axis instead of one for all.
+
+    Returns
+    -------
+    lengths : ndarray (d,) or (1,), in the units of the points
+    amplitude : float, s²
+    likelihood : float, log marginal likelihood
+    """
+    if kernel not in KERNELS:
+        raise InputError(f"'{kernel}' is not a kernel: give one of {', '.join(KERNELS)}.")
+    points = torch.as_tensor(points, dtype=torch.float64)
+    values = torch.as_tensor(values, dtype=torch.float64)
+    gram, outputs = values @ values.T, values.shape[1]
+    spread = float((points.max(0).values - points.min(0).values).max())
+
+    def negative(log_lengths):
+        free = torch.tensor(log_lengths, requires_grad=True)
+        value = -log_marginal_likelihood(kernel, points, gram, outputs, free.exp())[0] / values.numel()
+        value.backward()
+        return value.item(), free.grad.numpy()
+
+    dimensions = points.shape[1] if per_axis else 1
+    starts = np.random.default_rng(seed).uniform(math.log(spread / 10), math.log(spread * 3), (restarts, dimensions))
+    bounds = [(math.log(spread / 50), math.log(spread * 20))] * dimensions
+    best = min((minimize(negative, s, jac=True, method="L-BFGS-B", bounds=bounds) for s in starts), key=lambda r: r.fun)
+    lengths = torch.as_tensor(np.exp(best.x))
+    likelihood, amplitude = log_marginal_likelihood(kernel, points, gram, outputs, lengths)
+    return lengths.numpy(), float(amplitude), float(likelihood)
+
+
+@dataclass
+class Surrogate:
+    """Posterior of the Gaussian process: images for any tilt and thickness.
+
+    Build with `Surrogate.fit` or `Surrogate.load`.
+    """
+
+    kernel: str
+    tilts: torch.Tensor  # (n, 3): v, u, γ [degrees]
+    thicknesses: torch.Tensor  # (T,) [Å]
+    tilt_lengths: torch.Tensor
+    thickness_length: torch.Tensor
+    amplitude: float
+    mean: torch.Tensor  # (rows, columns)
+    weights: torch.Tensor  # (n · T, rows · columns): (K ⊗ K_T)⁻¹ (Y − mean)
+    settings: dict
+
+    @classmethod
+    def fit(cls, stack, *, kernel="matern52", per_axis=False, restarts=20, seed=0, device="cpu", dtype=torch.float32):
+        """Fit to the dataset of `unitcell.simulation.simulate_stack`; device and dtype are those of sampling."""
+        images = stack["abf"].values.astype(np.float64)
+        n, depth = images.shape[:2]
+        mean = images.mean(axis=(0, 1))
+        centred = images - mean
+        tilts = np.stack(to_projection(*(stack[name].values for name in ("alpha", "beta", "gamma"))), axis=-1)
+        tilt_lengths, _, _ = fit_lengths(
+            kernel, tilts, centred.reshape(n, -1), per_axis=per_axis, restarts=restarts, seed=seed
+        )
+        thicknesses = stack["thickness"].values.astype(float)
+        by_thickness = np.moveaxis(centred, 1, 0).reshape(depth, -1)
+        thickness_length = np.ones(1)  # a single thickness has no neighbours to learn a length from
+        if depth > 1:
+            thickness_length, _, _ = fit_lengths(kernel, thicknesses[:, None], by_thickness, restarts=5, seed=seed)
+        return cls._solve(
+            kernel, tilts, thicknesses, tilt_lengths, thickness_length, mean, centred, dict(stack.attrs), device, dtype
+        )
+
+    @classmethod
+    def _solve(cls, kernel, tilts, thicknesses, tilt_lengths, thickness_length, mean, centred, settings, device, dtype):
+        points, depths = (torch.as_tensor(x, dtype=torch.float64) for x in (tilts, thicknesses))
+        lengths, depth_length = torch.as_tensor(tilt_lengths), torch.as_tensor(thickness_length)
+        outputs = torch.as_tensor(centred, dtype=torch.float64).flatten(2)  # (n, T, P)
+        across = _inverse(kernel, points, lengths)
+        along = _inverse(kernel, depths[:, None], depth_length)
+        weights = torch.einsum("ij,kl,jlp->ikp", across, along, outputs)
+        amplitude = float((weights * outputs).sum() / outputs.numel())
+        tensors = (points, depths, lengths, depth_length)
+        points, depths, lengths, depth_length = (x.to(device=device, dtype=dtype) for x in tensors)
+        return cls(
+            kernel, points, depths, lengths, depth_length, amplitude,
+            torch.as_tensor(mean, device=device, dtype=dtype),
+            weights.flatten(0, 1).to(device=device, dtype=dtype), settings,
+        )  # fmt: skip
+
+    def images(self, projection, thickness):
+        """Posterior mean images.
+
+        Parameters
+        ----------
+        projection : tensor (B, 3)
+            (v, u, γ) [degrees].
+        thickness : tensor (B,)
+            Thickness [Å].
+
+        Returns
+        -------
+        tensor (B, rows, columns), fraction of the incident electrons.
+        """
+        near = covariance(self.kernel, projection, self.tilts, self.tilt_lengths)  # (B, n)
+        deep = covariance(self.kernel, thickness[:, None], self.thicknesses[:, None], self.thickness_length)  # (B, T)
+        joint = (near[:, :, None] * deep[:, None, :]).flatten(1)  # (B, n · T)
+        return (joint @ self.weights).reshape(-1, *self.mean.shape) + self.mean
+
+    def variance(self, projection, thickness):
+        """Posterior variance of every pixel (all pixels share it): (B,), squared fraction."""
+        explained = 1.0
+        for asked, known, lengths in (
+            (projection, self.tilts, self.tilt_lengths),
+            (thickness[:, None], self.thicknesses[:, None], self.thickness_length),
+        ):
+            # In double precision: the variance is the small difference of numbers near one.
+            near = covariance(self.kernel, asked.double(), known.double(), lengths.double())
+            explained = explained * ((near @ _inverse(self.kernel, known.double(), lengths.double())) * near).sum(1)
+        return self.amplitude * (1 - explained).clamp_min(0)
+
+    def to_dataset(self):
+        """Everything `load` needs, as an xarray Dataset."""
+        n, depth = len(self.tilts), len(self.thicknesses)
+        weights = self.weights.cpu().numpy().reshape(n, depth, *self.mean.shape)
+        return xr.Dataset(
+            {
+                "weights": (("tilt", "thickness", "y", "x"), weights),
+                "mean": (("y", "x"), self.mean.cpu().numpy()),
+                "tilts": (("tilt", "projection"), self.tilts.cpu().numpy(), {"units": "degree"}),
+                "thicknesses": (("thickness",), self.thicknesses.cpu().numpy(), {"units": "angstrom"}),
+                "tilt_lengths": (("length",), self.tilt_lengths.cpu().numpy(), {"units": "degree"}),
+                "thickness_length": ((), self.thickness_length.item(), {"units": "angstrom"}),
+            },
+            attrs=self.settings | {"kernel": self.kernel, "amplitude": self.amplitude},
+        )
+
+    @classmethod
+    def from_dataset(cls, dataset, device="cpu", dtype=torch.float32):
+        """The surrogate that `to_dataset` wrote."""
+        settings = dict(dataset.attrs)
+        kernel, amplitude = settings.pop("kernel"), float(settings.pop("amplitude"))
+        names = ("tilts", "thicknesses", "tilt_lengths", "thickness_length", "mean", "weights")
+        tensors = {name: torch.as_tensor(dataset[name].values, device=device, dtype=dtype) for name in names}
+        tensors["weights"] = tensors["weights"].flatten(0, 1).flatten(1)
+        tensors["thickness_length"] = tensors["thickness_length"].reshape(1)
+        return cls(kernel=kernel, amplitude=amplitude, settings=settings, **tensors)
+
+
+def _inverse(kernel, points, lengths):
+    """(κ + ε1)⁻¹, float64."""
+    matrix = covariance(kernel, points, points, lengths) + NUGGET * torch.eye(len(points), dtype=points.dtype)
+    return torch.cholesky_inverse(torch.linalg.cholesky(matrix))
