@@ -1,0 +1,48 @@
+# Two commands: `make book` makes the book, `make test` checks everything. `make smoke`, `make bench`, `make screenshots`
+# and `make clean` are for those who work on it.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := book
+.PHONY: book test smoke bench screenshots environment clean
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+SMOKE := build/smoke/pages/_build/html
+
+book: environment
+	$(BIN)/unitcell build --profile book
+
+smoke: environment
+	$(BIN)/unitcell build --profile smoke --strict
+
+test: environment
+	@echo "[test] lint"
+	$(BIN)/ruff check support tests notebooks benchmarks
+	$(BIN)/ruff format --check support tests notebooks benchmarks
+	$(BIN)/nbstripout --verify notebooks/*.ipynb
+	@echo "[test] unit tests"
+	$(BIN)/pytest -n 2 --ignore=tests/test_artefacts.py --ignore=tests/test_pages.py
+	@echo "[test] every chapter, in the smoke profile, and the pages with warnings as errors"
+	$(BIN)/unitcell build --profile smoke --strict
+	@echo "[test] artefacts, links and pages"
+	$(BIN)/pytest tests/test_artefacts.py tests/test_pages.py
+
+bench: environment
+	for script in benchmarks/*.py; do echo "[bench] $$script"; $(BIN)/python "$$script"; done
+
+screenshots: environment
+	$(BIN)/python tests/screenshots.py $(SMOKE) build/screenshots
+
+# One pip call for everything, repeated only when the lock differs from the copy of what was installed.
+environment:
+	@if ! cmp -s requirements.lock .venv/installed.lock; then \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2> /dev/null || { echo "Python 3.11 is needed, and '$(PYTHON)' is not it: install it, or say where it is with 'make PYTHON=/path/to/python3.11'." >&2; exit 1; }; \
+	  echo "[environment] .venv, with everything in requirements.lock (some minutes, once)"; \
+	  $(PYTHON) -m venv .venv; \
+	  $(BIN)/python -m pip install --disable-pip-version-check -r requirements.lock; \
+	  $(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation --quiet -e .; \
+	  cp requirements.lock .venv/installed.lock; \
+	fi
+
+clean:
+	rm -rf build book/_build .snakemake

@@ -1,0 +1,134 @@
+"""The `unitcell` command: rerun a chapter, build the book, see what it cost."""
+
+import ast
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from unitcell.errors import InputError
+from unitcell.project import project_root
+from unitcell.workflow import BUILD_PID, CHAPTERS, JOBS_AT_A_TIME, load_profile, threads_per_job
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+def main():
+    """Entry point: an InputError is one sentence and exit status 2, never a traceback."""
+    try:
+        commands(standalone_mode=True)
+    except InputError as error:
+        click.echo(f"unitcell: {error}", err=True)
+        sys.exit(2)
+
+
+@click.group()
+def commands():
+    """Unit Cell by Unit Cell: rerun a chapter on your own image, or build the book."""
+
+
+@commands.command()
+@click.argument("name")
+@click.option("-p", "given", nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter, as papermill takes it.")
+@click.option("--profile", help="Take the other parameters and earlier chapters' files from this profile.")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for the results.")
+def chapter(name, given, profile, out):
+    """Run chapter NAME (for instance 05_infer_tilts) and keep the executed notebook with its results."""
+    from unitcell.runner import ChapterFailed, end_with_build, run_chapter
+
+    end_with_build()
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # its kernel sees it go, and goes too
+    parameters = load_profile(profile).parameters(name) if profile else {}
+    parameters |= {key: _literal(value) for key, value in given}
+    out = out or Path(parameters.pop("output_dir", None) or Path("build") / "by_hand" / name)
+    try:
+        run_chapter(name, parameters, out)
+    except ChapterFailed as failure:
+        click.echo(str(failure), err=True)
+        sys.exit(failure.exit_status)
+
+
+def _literal(text):
+    """A Python literal where `text` is one (3, 1e-4, [100, 200], None, True), else the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+@commands.command()
+@click.option("--profile", default="book", show_default=True)
+@click.option("--strict", is_flag=True, help="Treat warnings of the pages as errors.")
+@click.argument("targets", nargs=-1)
+def build(profile, strict, targets):
+    """Run the chapters that need it, then the pages; their path is printed last."""
+    pages = load_profile(profile).pages / "_build" / "html" / "index.html"
+    os.chdir(project_root())
+    with _alone(Path("build") / profile):
+        status = _snakemake(profile, strict, targets)
+    if status:
+        click.echo("unitcell: the build stopped at the error above; what had finished is kept.", err=True)
+        sys.exit(status)
+    if not targets:
+        click.echo(pages.resolve())
+
+
+def _snakemake(profile, strict, targets):
+    """Run the workflow; its own log goes to a file, so that the screen shows the chapters only."""
+    log = Path("build") / profile / "workflow.log"
+    environment = os.environ | dict.fromkeys(THREADS, str(threads_per_job())) | {BUILD_PID: str(os.getpid())}
+    command = [
+        sys.executable, "-m", "snakemake", *targets,
+        "--cores", str(JOBS_AT_A_TIME * threads_per_job()),
+        "--config", f"profile={profile}", f"strict={strict}",
+        "--rerun-triggers", "input", "mtime", "params",
+        "--rerun-incomplete", "--nolock", "--keep-going",
+    ]  # fmt: skip
+    with open(log, "w") as stream:
+        status = subprocess.run(command, env=environment, stderr=stream, check=False).returncode
+    text = log.read_text()
+    if status and "Error in rule" not in text:  # else the chapter that failed has said why
+        click.echo("\n".join(text.splitlines()[-20:]), err=True)
+    return status
+
+
+@contextmanager
+def _alone(folder):
+    """Hold the lock of a build folder; the system frees it however this process ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            click.echo(f"Another build of {folder} is running: waiting for it to end.", err=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@commands.command()
+@click.option("--profile", default="book", show_default=True)
+@click.option("--strict", is_flag=True, help="Treat warnings as errors.")
+def pages(profile, strict):
+    """Make the HTML from the executed chapters of a profile."""
+    from unitcell.pages import make_pages
+
+    sys.exit(make_pages(load_profile(profile), strict))
+
+
+@commands.command()
+@click.option("--profile", default="book", show_default=True)
+def times(profile):
+    """Print the measured time and memory of each chapter as a Markdown table."""
+    click.echo("| chapter | time | memory |\n|---|---|---|")
+    for name in CHAPTERS:
+        path = project_root() / load_profile(profile).folder(name) / "provenance.json"
+        if not path.is_file():
+            raise InputError(f"No file at {path}: run 'unitcell build --profile {profile}' first.")
+        run = json.loads(path.read_text())
+        click.echo(f"| {name} | {run['seconds'] / 60:.1f} min | {run['peak_memory_MB'] / 1000:.1f} GB |")
