@@ -1,0 +1,317 @@
+"""From an image to atoms and their sub-images (Kalinin et al. 2020, section 3, first step)."""
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy import ndimage, optimize
+from scipy.spatial import cKDTree
+from skimage.feature import peak_local_max
+from sklearn.mixture import GaussianMixture
+
+from unitcell.errors import InputError
+from unitcell.segmenter import segment
+
+
+def find_atoms(image, predictor, *, threshold=0.5, refine=True, a_spacing_A=None):
+    """Columns of an image.
+
+    Segments the image, takes the centre of mass of each blob, optionally fits a Gaussian to the
+    intensity there, and tells bright columns ('A') from dim ones ('B').
+
+    Parameters
+    ----------
+    image : StemImage
+    predictor : atomai SegPredictor
+        From `segmenter.load_segmenter`.
+    threshold : float
+        Probability above which a pixel belongs to a column.
+    refine : bool
+        Fit a Gaussian to each column.
+    a_spacing_A : float, optional
+        Expected distance between neighbouring A columns [Å]; where given, a distance that differs
+        by more than a quarter raises InputError.
+
+    Returns
+    -------
+    atoms : pandas.DataFrame
+        `x_px`, `y_px` (x right, y down, in the image's pixels), `species` ('A' or 'B'),
+        `probability` (mean over the blob).
+    probability : ndarray of float32, shape of the image
+        The segmentation, resampled to the image's pixels.
+    """
+    small, zoom = segment(image, predictor)
+    x, y, p = blob_centres(small, threshold, zoom)
+    if len(x) < 9:
+        raise InputError(
+            f"Only {len(x)} atoms were found in {image.name} at pixel_size_A = {image.pixel_size_A:g}: check the pixel "
+            f"size, and that columns are bright on dark; a threshold below {threshold:g} finds fainter ones."
+        )
+    spacing = nearest_distance(x, y)
+    if refine:
+        x, y = refine_centres(image.intensity, x, y, 0.33 * spacing)
+    species = assign_species(column_heights(image.intensity, x, y, 0.2 * spacing))
+    atoms = pd.DataFrame({"x_px": x, "y_px": y, "species": species, "probability": p})
+    if a_spacing_A:
+        require_plausible_spacing(atoms, image, a_spacing_A)
+    return atoms, resampled(small, zoom, image.intensity.shape)
+
+
+def blob_centres(probability, threshold, zoom, smallest=4):
+    """Centres of mass of the blobs above `threshold`, in image pixels, and their mean probability.
+
+    Blobs that the image's edge cuts are left out: their centre of mass is not the column's.
+    """
+    labels, count = ndimage.label(probability > threshold)
+    index = np.arange(1, count + 1)
+    area = ndimage.sum_labels(np.ones_like(probability), labels, index)
+    cut = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+    index = index[(area >= smallest) & ~np.isin(index, cut)]
+    if not len(index):
+        return np.empty(0), np.empty(0), np.empty(0)
+    centre = np.array(ndimage.center_of_mass(probability, labels, index)).reshape(-1, 2)
+    y, x = (centre.T + 0.5) / np.array(zoom)[:, None] - 0.5
+    return x, y, ndimage.mean(probability, labels, index)
+
+
+def resampled(small, zoom, shape):
+    """A map at the working pixel size, interpolated to `shape`."""
+    rows, cols = ((np.arange(n) + 0.5) * z - 0.5 for n, z in zip(shape, zoom, strict=True))
+    grid = np.meshgrid(rows, cols, indexing="ij")
+    return ndimage.map_coordinates(small, grid, order=1, mode="nearest").astype(np.float32)
+
+
+def nearest_distance(x, y):
+    """Median distance from a point to its nearest neighbour [px]."""
+    gap, _ = cKDTree(np.column_stack([x, y])).query(np.column_stack([x, y]), k=2)
+    return float(np.median(gap[:, 1]))
+
+
+def refine_centres(intensity, x, y, radius):
+    """Fit a Gaussian on a constant to the pixels within `radius` [px] of each centre.
+
+    A fit that wanders by more than half the radius, or a disc cut by the edge, keeps its centre.
+    """
+    reach = int(np.ceil(radius))
+    dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    disc = np.hypot(dx, dy) <= radius
+    dx, dy = dx[disc], dy[disc]
+    out = np.column_stack([x, y])
+    for n, (cx, cy) in enumerate(zip(x, y, strict=True)):
+        column, row = round(cx), round(cy)
+        if not (reach <= column < intensity.shape[1] - reach and reach <= row < intensity.shape[0] - reach):
+            continue
+        offset = _fit_gaussian(dx, dy, intensity[row + dy, column + dx].astype(float), radius, cx - column, cy - row)
+        if np.hypot(offset[0] - (cx - column), offset[1] - (cy - row)) < radius / 2:
+            out[n] = column + offset[0], row + offset[1]
+    return out.T
+
+
+def _fit_gaussian(dx, dy, values, radius, x0, y0):
+    """Centre (x, y) of the best round Gaussian, from the residuals and their exact Jacobian."""
+
+    def model(p):
+        shape = np.exp(-((dx - p[0]) ** 2 + (dy - p[1]) ** 2) / (2 * p[2] ** 2))
+        return shape, p[3] * shape + p[4] - values
+
+    def jacobian(p):
+        shape, u, v = model(p)[0], dx - p[0], dy - p[1]
+        h = p[3] * shape / p[2] ** 2
+        return np.column_stack([h * u, h * v, h * (u**2 + v**2) / p[2], shape, np.ones_like(shape)])
+
+    start = [x0, y0, radius / 1.5, np.ptp(values), values.min()]
+    return optimize.least_squares(lambda p: model(p)[1], start, jacobian, method="lm", max_nfev=60).x[:2]
+
+
+def column_heights(intensity, x, y, radius):
+    """Mean intensity within about `radius` [px] of each centre."""
+    smooth = ndimage.gaussian_filter(intensity, radius / 1.5)
+    return ndimage.map_coordinates(smooth, [y, x], order=1, mode="nearest")
+
+
+def assign_species(heights):
+    """'A' for the brighter and 'B' for the dimmer columns by a mixture of two normals, or all 'A'.
+
+    All are 'A' where two normals are no better than one (Bayesian information criterion), or where
+    their means are closer than three of their standard deviations.
+    """
+    column = np.asarray(heights, float)[:, None]
+    one, two = (GaussianMixture(k, n_init=3, random_state=0).fit(column) for k in (1, 2))
+    mean, sd = two.means_.ravel(), np.sqrt(two.covariances_.ravel())
+    if two.bic(column) >= one.bic(column) or np.ptp(mean) < 3 * sd.mean():
+        return np.full(len(column), "A")
+    return np.where(two.predict(column) == mean.argmax(), "A", "B")
+
+
+def require_plausible_spacing(atoms, image, a_spacing_A):
+    """Raise InputError where the A columns are not `a_spacing_A` [Å] apart, within a quarter."""
+    a = atoms[atoms.species == "A"]
+    found_A = nearest_distance(a.x_px, a.y_px) * image.pixel_size_A
+    if not 0.75 < found_A / a_spacing_A < 1.25:
+        raise InputError(
+            f"The A columns of {image.name} are {found_A:.2f} Å apart at pixel_size_A = {image.pixel_size_A:g}, where "
+            f"a_spacing_A = {a_spacing_A:g} is expected: give the right pixel_size_A (about "
+            f"{image.pixel_size_A * a_spacing_A / found_A:.3g}), or this material's a_spacing_A (None: not checked)."
+        )
+
+
+def log_peaks(image, scale_A=0.6, relative_threshold=0.1):
+    """Baseline: local maxima of the Laplacian of Gaussian; x, y [px]."""
+    sigma = scale_A / image.pixel_size_A
+    response = -ndimage.gaussian_laplace(image.intensity, sigma)
+    peaks = peak_local_max(response, min_distance=int(sigma), threshold_rel=relative_threshold, exclude_border=False)
+    return peaks[:, 1].astype(float), peaks[:, 0].astype(float)
+
+
+def counted_grid(corners_px, columns, rows):
+    """Positions of columns counted by eye: bilinear between four corners read off the image.
+
+    Parameters
+    ----------
+    corners_px : array_like, shape (4, 2)
+        (x, y) of the top left, top right, bottom left and bottom right column [px].
+    columns, rows : int
+        How many columns across and down, the corners included.
+
+    Returns
+    -------
+    ndarray, shape (rows, columns, 2)
+        (x, y) [px].
+    """
+    tl, tr, bl, br = np.asarray(corners_px, float)
+    v, u = np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 1, columns), indexing="ij")
+    u, v = u[..., None], v[..., None]
+    return (1 - v) * ((1 - u) * tl + u * tr) + v * ((1 - u) * bl + u * br)
+
+
+def matched(found, truth, radius):
+    """Pair points one to one, nearest first.
+
+    Parameters
+    ----------
+    found, truth : array_like, shapes (n, 2) and (m, 2)
+    radius : float
+        Farthest pair.
+
+    Returns
+    -------
+    pairs : ndarray of int, shape (k, 2)
+        Indices into `found` and `truth`.
+    """
+    found, truth = np.asarray(found, float), np.asarray(truth, float)
+    near = cKDTree(truth).sparse_distance_matrix(cKDTree(found), radius, output_type="ndarray")
+    pairs, used_found, used_truth = [], set(), set()
+    for row in np.sort(near, order="v"):
+        if row["j"] not in used_found and row["i"] not in used_truth:
+            pairs.append((row["j"], row["i"]))
+            used_found.add(row["j"])
+            used_truth.add(row["i"])
+    return np.array(pairs, int).reshape(-1, 2)
+
+
+def cut_patches(image, atoms, probability, *, window_px, binning=1, representation="raw"):
+    """Sub-images centred on the atoms, scaled to [0, 1].
+
+    Parameters
+    ----------
+    image : StemImage
+    atoms : pandas.DataFrame
+        From `find_atoms`.
+    probability : ndarray
+        The segmentation, from `find_atoms`.
+    window_px : int
+        Edge of a window in the image's pixels.
+    binning : int
+        Average blocks of binning × binning pixels.
+    representation : {'raw', 'segmented'}
+        Intensities, or probabilities of the segmentation.
+
+    Returns
+    -------
+    xarray.Dataset
+        `patch` (atom, y, x) with the atoms' table as coordinates, and `image`, the whole image in
+        [0, 1] for maps. Atoms closer to the edge than half a window are left out.
+    """
+    source = _source(image, probability, representation)
+    if window_px > min(source.shape):
+        raise InputError(
+            f"window_px = {window_px} is larger than {image.name} ({source.shape[1]} × {source.shape[0]} px): "
+            "give a window of about 1.5 column distances."
+        )
+    if window_px < 8 * binning or window_px % binning:
+        raise InputError(f"window_px = {window_px} must be a multiple of binning = {binning}, at least eight of it.")
+    corner_x = np.floor(atoms.x_px.to_numpy() - window_px / 2 + 1).astype(int)
+    corner_y = np.floor(atoms.y_px.to_numpy() - window_px / 2 + 1).astype(int)
+    inside = (corner_x >= 0) & (corner_y >= 0)
+    inside &= (corner_x + window_px <= source.shape[1]) & (corner_y + window_px <= source.shape[0])
+    if not inside.any():
+        raise InputError(f"No atom of {image.name} is {window_px / 2:g} px from its edges: give a smaller window_px.")
+    views = np.lib.stride_tricks.sliding_window_view(source, (window_px, window_px))
+    side = window_px // binning
+    stack = views[corner_y[inside], corner_x[inside]].reshape(-1, side, binning, side, binning).mean((2, 4))
+    return _patch_dataset(image, atoms[inside], stack, window_px, binning, representation)
+
+
+def _source(image, probability, representation):
+    """The image that the windows are cut from, in [0, 1]."""
+    if representation == "raw":
+        return np.clip(image.normalised(), 0, 1).astype(np.float32)
+    if representation == "segmented":
+        return probability
+    raise InputError(f"representation = '{representation}' is unknown: give 'raw' or 'segmented'.")
+
+
+def _patch_dataset(image, atoms, stack, window_px, binning, representation):
+    grey = np.round(255 * np.clip(image.normalised(), 0, 1)).astype(np.uint8)
+    data = xr.Dataset(
+        {
+            "patch": (("atom", "y", "x"), stack.astype(np.float32), {"units": "1", "long_name": "scaled intensity"}),
+            "image": (("row", "column"), grey, {"units": "1/255", "long_name": "the whole image, scaled"}),
+        },
+        coords={
+            "x_px": ("atom", atoms.x_px.to_numpy(), {"units": "px", "long_name": "x in the image, to the right"}),
+            "y_px": ("atom", atoms.y_px.to_numpy(), {"units": "px", "long_name": "y in the image, down"}),
+            "species": ("atom", atoms.species.to_numpy(dtype=object)),
+            "probability": ("atom", atoms.probability.to_numpy(), {"units": "1"}),
+        },
+    )
+    data.attrs = {
+        "window_px": window_px, "binning": binning, "representation": representation, "image_name": image.name,
+        "image_pixel_size_A": image.pixel_size_A, "patch_pixel_size_A": image.pixel_size_A * binning,
+        "simulated": int(image.simulated),
+    }  # fmt: skip
+    return data
+
+
+def recall_and_precision(found, truth, radius):
+    """Share of the true places that were found, and of the found atoms among them that are true.
+
+    Parameters
+    ----------
+    found : pandas.DataFrame
+        `x_px`, `y_px`.
+    truth : ndarray, shape (rows, columns, 2)
+        (x, y) of a grid of places [px]; atoms outside its outline count neither way.
+    radius : float
+        Farthest distance of an atom from its place [px].
+    """
+    places, points = truth.reshape(-1, 2), found[["x_px", "y_px"]].to_numpy()
+    pairs = matched(points, places, radius)
+    inside = ((points > places.min(0)) & (points < places.max(0))).all(1)
+    inside[pairs[:, 0]] = True
+    return len(pairs) / len(places), len(pairs) / max(inside.sum(), 1)
+
+
+def zigzag(points):
+    """How far each point lies below the mean of its left and right neighbours [px]; NaN where it lacks one.
+
+    Neighbours are the nearest points within ±30° of the horizontal, on either side.
+    """
+    distance, index = cKDTree(points).query(points, k=min(9, len(points)))
+    step = points[index] - points[:, None]  # (n, 9, 2)
+    level = np.abs(step[..., 1]) < np.tan(np.radians(30)) * np.abs(step[..., 0])
+    result = np.full(len(points), np.nan)
+    for n in range(len(points)):
+        sides = [np.flatnonzero(level[n] & (side * step[n, :, 0] > 0)) for side in (-1, 1)]
+        if all(len(side) and distance[n, side[0]] < 1.6 * distance[n, 1] for side in sides):
+            result[n] = -np.mean([step[n, side[0], 1] for side in sides])
+    return result

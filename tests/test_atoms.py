@@ -1,0 +1,143 @@
+"""Finding atoms, against simulated columns and hand-made geometry; bad inputs."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from unitcell import atoms, darkfield
+from unitcell.errors import InputError
+from unitcell.images import StemImage
+from unitcell.segmenter import load_segmenter
+
+
+@pytest.fixture(scope="module")
+def predictor():
+    return load_segmenter()
+
+
+@pytest.fixture(scope="module")
+def twin():
+    return darkfield.doubled_perovskite((320, 320), seed=3)
+
+
+@pytest.fixture(scope="module")
+def found(twin, predictor):
+    return atoms.find_atoms(twin[0], predictor, a_spacing_A=3.85)
+
+
+def places(truth, margin, size):
+    """True columns at least `margin` [px] from the edges."""
+    at = np.column_stack([truth["x_px"], truth["y_px"]])
+    inside = ((at > margin) & (at < size - margin)).all(1)
+    return at[inside], truth["species"][inside]
+
+
+def test_finds_the_columns_of_a_simulated_image(twin, found):
+    at, species = places(twin[1], 10, 320)
+    table, probability = found
+    pairs = atoms.matched(table[["x_px", "y_px"]], at, 6)
+    assert len(pairs) >= 0.98 * len(at)
+    assert (table.species.to_numpy()[pairs[:, 0]] == species[pairs[:, 1]]).mean() >= 0.98
+    error = table[["x_px", "y_px"]].to_numpy()[pairs[:, 0]] - at[pairs[:, 1]]
+    assert np.sqrt((error**2).mean()) < 0.6  # px, 0.05 Å
+    assert np.abs(error.mean(0)).max() < 0.15  # px: no offset from resampling
+    assert len(table) <= 1.02 * len(places(twin[1], -1, 320)[0])
+    assert probability.shape == twin[0].intensity.shape
+    assert table.probability.between(0.5, 1).all()
+
+
+def test_finds_the_columns_at_another_magnification(predictor):
+    image, truth = darkfield.doubled_perovskite((256, 256), 0.13, seed=4)
+    at, _ = places(truth, 10, 256)
+    table, _ = atoms.find_atoms(image, predictor)
+    assert len(atoms.matched(table[["x_px", "y_px"]], at, 5)) >= 0.97 * len(at)
+
+
+def test_refinement_recovers_a_noise_free_centre():
+    spot = darkfield.Columns(np.array([20.37]), np.array([17.81]), np.ones(1), np.full(1, 5.0))
+    image = darkfield.render(spot, (40, 40), tail=0.0)
+    x, y = atoms.refine_centres(image, np.array([21.4]), np.array([17.0]), 9.0)
+    assert (x[0], y[0]) == pytest.approx((20.37, 17.81), abs=1e-3)
+
+
+def test_species_of_one_and_of_two_kinds():
+    rng = np.random.default_rng(0)
+    dim, bright = rng.normal(0.3, 0.03, 40), rng.normal(0.8, 0.03, 50)
+    assert "".join(atoms.assign_species(np.append(dim, bright))) == "B" * 40 + "A" * 50
+    assert set(atoms.assign_species(bright)) == {"A"}
+
+
+def test_counted_grid_and_matching():
+    grid = atoms.counted_grid([[0, 0], [20, 2], [1, 30], [21, 32]], 3, 4)
+    assert grid.shape == (4, 3, 2)
+    assert grid[0, 1].tolist() == [10, 1]
+    assert grid[3, 2].tolist() == [21, 32]
+    pairs = atoms.matched([[0, 0], [1, 0], [50, 50]], [[0.4, 0], [2, 0]], 1.5)
+    assert {tuple(map(int, pair)) for pair in pairs} == {(0, 0), (1, 1)}
+
+
+def test_recall_and_precision():
+    truth = atoms.counted_grid([[10, 10], [30, 10], [10, 30], [30, 30]], 3, 3)
+    at = np.vstack([truth.reshape(-1, 2)[1:], [[15.0, 15.0], [100.0, 100.0]]])  # one missed, one spurious, one outside
+    recall, precision = atoms.recall_and_precision(pd.DataFrame(at, columns=["x_px", "y_px"]), truth, 2)
+    assert recall == pytest.approx(8 / 9)
+    assert precision == pytest.approx(8 / 9)
+
+
+def test_zigzag_of_a_known_lattice():
+    j, i = np.mgrid[:6, :6]
+    y = 10 * j + np.where(i % 2, 1.5, -1.5)
+    shift = atoms.zigzag(np.column_stack([10.0 * i.ravel(), y.ravel()])).reshape(6, 6)
+    assert np.isnan(shift[:, 0]).all()
+    np.testing.assert_allclose(shift[:, 1:5], np.where(i % 2, 3.0, -3.0)[:, 1:5])
+
+
+def test_patches_are_centred_binned_and_scaled(twin, found):
+    table, probability = found
+    data = atoms.cut_patches(twin[0], table, probability, window_px=64, binning=2)
+    assert data.patch.shape[1:] == (32, 32)
+    assert float(data.patch.min()) >= 0
+    assert float(data.patch.max()) <= 1
+    a_mean = data.patch.values[data.species.values == "A"].mean(0)
+    y, x = np.unravel_index(a_mean.argmax(), a_mean.shape)
+    assert {int(x), int(y)} <= {15, 16}  # the two pixels either side of the centre
+    n = int(np.argmin(np.hypot(table.x_px - 160, table.y_px - 160)))
+    corner = [int(np.floor(v - 32 + 1)) for v in (table.x_px[n], table.y_px[n])]
+    scaled = np.clip(twin[0].normalised(), 0, 1)
+    block = scaled[corner[1] : corner[1] + 2, corner[0] : corner[0] + 2].mean()
+    row = int(np.argmin(np.hypot(data.x_px.values - table.x_px[n], data.y_px.values - table.y_px[n])))
+    assert float(data.patch[row, 0, 0]) == pytest.approx(block, abs=1e-6)
+    segmented = atoms.cut_patches(twin[0], table, probability, window_px=64, binning=2, representation="segmented")
+    assert float(segmented.patch[:, 15:17, 15:17].mean()) > 0.8
+
+
+def test_pixel_size_wrong_by_two(twin, predictor):
+    wrong = StemImage(twin[0].intensity, 2 * twin[0].pixel_size_A, "twice.png")
+    with pytest.raises(InputError, match="pixel_size_A"):
+        atoms.find_atoms(wrong, predictor, a_spacing_A=3.85)
+
+
+def test_no_atoms(predictor):
+    flat = StemImage(np.linspace(0, 1, 128, dtype=np.float32) * np.ones((128, 1), np.float32), 0.1, "ramp.png")
+    with pytest.raises(InputError, match=r"atoms were found in ramp.png at pixel_size_A = 0.1"):
+        atoms.find_atoms(flat, predictor)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"window_px": 400}, "window_px = 400 is larger"),
+        ({"window_px": 50, "binning": 4}, "multiple of binning"),
+        ({"window_px": 316}, "No atom"),
+        ({"window_px": 64, "representation": "smooth"}, "'raw' or 'segmented'"),
+    ],
+)
+def test_bad_windows(twin, found, given, words):
+    with pytest.raises(InputError, match=words):
+        atoms.cut_patches(twin[0], *found, **given)
+
+
+def test_training_examples_are_scaled_and_have_columns():
+    image, mask = darkfield.training_example(np.random.default_rng(1))
+    assert image.shape == mask.shape == (96, 96)
+    assert (image.min(), image.max()) == (0, 1)
+    assert image[mask > 0].mean() > image[mask == 0].mean()
