@@ -25,7 +25,7 @@ class MeanReader:
         assert np.isfinite(windows).all()
         centre = windows.mean((1, 2))
         answer = {f"{tilt}_deg": centre for tilt in TILTS}
-        answer |= {f"{tilt}_lo": centre - 1 for tilt in TILTS} | {f"{tilt}_hi": centre + 2 for tilt in TILTS}
+        answer |= {f"{tilt}_deg_lo": centre - 1 for tilt in TILTS} | {f"{tilt}_deg_hi": centre + 2 for tilt in TILTS}
         return answer | {"ood": np.full(len(windows), 0.25)}
 
 
@@ -65,7 +65,7 @@ def test_maps_hold_the_table(image, tilts, tmp_path):
 
 def test_summary_counts_intervals(tilts):
     table = tilts.dropna().head(4).copy()
-    table["v_lo"], table["v_hi"] = [-1.0, 0.5, -3.0, -1.0], [1.0, 1.0, -1.0, 0.0]
+    table["v_deg_lo"], table["v_deg_hi"] = [-1.0, 0.5, -3.0, -1.0], [1.0, 1.0, -1.0, 0.0]
     table["v_deg"] = [0.0, 0.75, -2.0, -0.5]
     v = summarise(table).loc["v"]
     assert v.contains_zero == 0.5

@@ -103,6 +103,7 @@ def save_weights(tensors, path, architecture, card):
     metadata = {"architecture": architecture, "card": json.dumps(card, sort_keys=True)}
     with written(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
+        temporary.chmod(0o644)  # safetensors leaves its files readable by their owner only
 
 
 def load_weights(path, architecture):

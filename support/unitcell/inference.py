@@ -11,7 +11,7 @@ from unitcell.lattice import extract_windows, register
 from unitcell.scattering import Microscope, annular_images
 
 TILTS = ("v", "u", "gamma", "alpha", "beta")
-COLUMNS = ("row", "col", "x_px", "y_px", *(f"{t}_{end}" for t in TILTS for end in ("deg", "lo", "hi")), "ood")
+COLUMNS = ("row", "col", "x_px", "y_px", *(f"{t}_{end}" for t in TILTS for end in ("deg", "deg_lo", "deg_hi")), "ood")
 CELL_SAMPLES = (40, 28)  # rows along [001], columns along [110], of a simulated cell: the pitch of a window
 MEANING = {
     "v": "tilt about the beam [1-10]",
@@ -39,7 +39,7 @@ def infer_tilts(image, network, lattice_A=None, seed=0):
     -------
     pandas.DataFrame
         One row per B column: row, col, x_px, y_px [px], then for v, u, gamma, alpha, beta `_deg` and the ends
-        `_lo`, `_hi` of a 90 % interval [°] on the canonical branch (gamma ≥ 0; its mirror is equally likely), and
+        `_deg_lo`, `_deg_hi` of a 90 % interval [°] on the canonical branch (gamma ≥ 0; the mirror is as likely), and
         `ood`. Columns whose window (4 × 2 cells) reaches outside the image keep their row, with NaN for tilts and ood.
 
     Raises
@@ -69,7 +69,7 @@ def tilt_maps(tilts, image):
     Variables v, u, gamma, alpha, beta [degree] with `_lo` and `_hi`, ood, and x_px, y_px of the B columns.
     """
     maps = tilts.set_index(["row", "col"]).to_xarray()
-    maps = maps.rename({f"{name}_deg": name for name in TILTS})
+    maps = maps.rename({f"{name}_deg{end}": f"{name}{end}" for name in TILTS for end in ("", "_lo", "_hi")})
     for name in TILTS:
         maps[name].attrs = {"units": "degree", "long_name": MEANING[name]}
         for end, words in (("lo", "lower"), ("hi", "upper")):
@@ -100,7 +100,7 @@ def summarise(tilts):
     read = tilts.dropna(subset="v_deg")
     rows = {}
     for name in TILTS:
-        value, low, high = (read[f"{name}_{end}"] for end in ("deg", "lo", "hi"))
+        value, low, high = (read[f"{name}_{end}"] for end in ("deg", "deg_lo", "deg_hi"))
         rows[name] = {
             "median_deg": value.median(),
             "mad_deg": (value - value.median()).abs().median(),

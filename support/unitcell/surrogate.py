@@ -197,8 +197,8 @@ class Surrogate:
         weights = self.weights.cpu().numpy().reshape(n, depth, *self.mean.shape)
         return xr.Dataset(
             {
-                "weights": (("tilt", "thickness", "y", "x"), weights),
-                "mean": (("y", "x"), self.mean.cpu().numpy()),
+                "weights": (("tilt", "thickness", "y", "x"), weights, {"units": "1"}),
+                "mean": (("y", "x"), self.mean.cpu().numpy(), {"units": "1"}),
                 "tilts": (("tilt", "projection"), self.tilts.cpu().numpy(), {"units": "degree"}),
                 "thicknesses": (("thickness",), self.thicknesses.cpu().numpy(), {"units": "angstrom"}),
                 "tilt_lengths": (("length",), self.tilt_lengths.cpu().numpy(), {"units": "degree"}),

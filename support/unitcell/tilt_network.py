@@ -1,0 +1,211 @@
+"""A compact network that reads tilts off a window, in coordinates that respect the mirror, with its own uncertainty.
+
+Each member of an ensemble predicts v and the doubled coordinates (p, q) of (u, γ) (`unitcell.tilts.doubled`),
+in which both mirror branches agree, and a variance for each. The ensemble's mean and variance are those of
+the mixture; (u, γ) follows by halving the angle, with γ ≥ 0. Intervals are split-conformal: ± c·σ, with c
+the factor that made 90 % of calibration windows, of structures never trained on, fall inside.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from unitcell.artefacts import load_weights, save_weights
+from unitcell.errors import InputError
+from unitcell.project import project_root
+from unitcell.tilts import canonical, halved, length_of_doubled
+from unitcell.training_windows import WINDOW_SHAPE, standardise
+
+ARCHITECTURE = "tilt-network-10conv"
+WIDTHS = (16, 24, 32, 48, 64)
+# The network's outputs are of order one: all three in units of 5°.
+SCALES = (5.0, 5.0, 5.0)
+COORDINATES = ("v", "u", "gamma", "alpha", "beta")
+
+
+class TiltNetwork(nn.Module):
+    """Ten 3×3 convolutions in five pairs, average pooling between, a tanh layer, six outputs.
+
+    Batch normalisation stands before each ReLU, pooling is by averages and the fully connected layer
+    ends in tanh, as in Laanait 2019; the outputs are mean and log-variance of (v, p, q).
+    """
+
+    def __init__(self, widths=WIDTHS, hidden=128):
+        super().__init__()
+        layers, previous = [], 1
+        for stage, width in enumerate(widths):
+            if stage:
+                layers.append(nn.AvgPool2d(2, ceil_mode=True))
+            for _ in range(2):
+                layers += [nn.Conv2d(previous, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+                previous = width
+        self.features = nn.Sequential(*layers)  # (B, 1, 40, 56) → (B, 64, 3, 4)
+        shape = [math.ceil(n / 2 ** (len(widths) - 1)) for n in WINDOW_SHAPE]
+        self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(previous * math.prod(shape), hidden), nn.Tanh())
+        self.outputs = nn.Linear(hidden, 6)
+
+    def forward(self, windows):
+        """Standardised windows (B, 40, 56) → features (B, hidden), mean (B, 3), log-variance (B, 3), both scaled."""
+        hidden = self.hidden(self.features(windows[:, None]))
+        mean, log_variance = self.outputs(hidden).chunk(2, dim=1)
+        return hidden, mean, log_variance.clamp(-12, 6)
+
+
+class TiltEnsemble:
+    """Networks trained alike from different seeds, their calibration and their card.
+
+    Parameters
+    ----------
+    members : list of TiltNetwork
+    card : dict
+        Microscope, crystal, training conditions, recipe and measured errors.
+    calibration : dict of str to float
+        Conformal factor of each of v, u, gamma, alpha and beta; 1.645 (a normal distribution's) if absent.
+    familiarity : dict of str to tensor, optional
+        Mean and precision of the members' hidden features on training-like windows, and the quantiles of
+        their Mahalanobis distance: what `ood` is measured by.
+    """
+
+    def __init__(self, members, card, calibration=None, familiarity=None):
+        self.members = [member.eval() for member in members]
+        self.card = card
+        self.calibration = {name: 1.645 for name in COORDINATES} | (calibration or {})
+        self.familiarity = familiarity
+
+    @torch.inference_mode()
+    def raw(self, windows, batch=512):
+        """Hidden features (n, members · hidden), mean (n, 3) [°] and variance (n, 3) [°²] of (v, p, q)."""
+        parts = []
+        scales = torch.tensor(SCALES)
+        for chunk in standardise(windows).split(batch):
+            hidden, mean, log_variance = zip(*(member(chunk) for member in self.members), strict=True)
+            mean, variance = torch.stack(mean), torch.stack(log_variance).exp()
+            total = variance.mean(0) + mean.var(0, unbiased=False)
+            parts.append((torch.cat(hidden, 1), mean.mean(0) * scales, total * scales**2))
+        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+
+    def predict(self, windows, seed=0):
+        """Tilts with 90 % intervals for each window.
+
+        Parameters
+        ----------
+        windows : ndarray (n, 40, 56)
+            Raw intensities, in the frame of `unitcell.training_windows`.
+        seed : int
+            Unused: the prediction is deterministic. Kept so that samplers can share the interface.
+
+        Returns
+        -------
+        dict of ndarray (n,)
+            `v_deg`, `u_deg`, `gamma_deg`, `alpha_deg`, `beta_deg` on the canonical branch (γ ≥ 0), each with
+            `_lo` and `_hi`, and `ood`: the share of training-like windows that are more ordinary than this one.
+
+        Raises
+        ------
+        InputError
+            Wrong shape, NaN or no windows.
+        """
+        hidden, mean, variance = self.raw(_checked(windows))
+        centre, spread = estimates(mean.double().numpy(), variance.double().numpy())
+        table = {}
+        for name in COORDINATES:
+            reach = self.calibration[name] * spread[name]
+            # On the canonical branch γ cannot be negative, so neither can its interval.
+            low = np.maximum(centre[name] - reach, 0.0) if name == "gamma" else centre[name] - reach
+            table |= {f"{name}_deg": centre[name], f"{name}_deg_lo": low, f"{name}_deg_hi": centre[name] + reach}
+        return table | {"ood": self.unfamiliarity(hidden)}
+
+    def unfamiliarity(self, hidden):
+        """Share of training-like windows whose features are closer to the mean than these: (n,) in [0, 1]."""
+        if self.familiarity is None:
+            return np.full(len(hidden), np.nan)
+        distance = mahalanobis(hidden, self.familiarity).numpy()
+        quantiles = self.familiarity["quantiles"].numpy()
+        return np.interp(distance, quantiles, np.linspace(0, 1, len(quantiles)))
+
+    def save(self, path):
+        """Write weights, calibration and card as safetensors."""
+        tensors = {f"member{i}.{k}": v for i, member in enumerate(self.members) for k, v in member.state_dict().items()}
+        tensors |= {f"familiarity.{key}": value for key, value in (self.familiarity or {}).items()}
+        save_weights(
+            tensors, path, f"{ARCHITECTURE}-{len(self.members)}", self.card | {"calibration": self.calibration}
+        )
+
+
+def load_network(path=None):
+    """Read an ensemble; None gives the committed one. Raises InputError for weights of another architecture."""
+    path = Path(path) if path else committed_weights()
+    tensors, card = load_weights(path, ARCHITECTURE)
+    parts = {}
+    for key, value in tensors.items():
+        owner, _, name = key.partition(".")
+        parts.setdefault(owner, {})[name] = value
+    familiarity = parts.pop("familiarity", None)
+    members = []
+    for state in parts.values():
+        member = TiltNetwork()
+        member.load_state_dict(state)
+        members.append(member)
+    return TiltEnsemble(members, card, card.pop("calibration", None), familiarity)
+
+
+def committed_weights():
+    """Path of the weights that come with the project."""
+    return project_root() / "support" / "unitcell" / "weights" / "tilt_network.safetensors"
+
+
+def estimates(mean, variance):
+    """Centre and standard deviation of every coordinate from those of (v, p, q).
+
+    The error of (u, γ) is that of its length, as a finite difference over ±σ: its derivative is infinite at zero.
+    """
+    v, p, q = mean.T
+    u, gamma = halved(p, q)
+    size, sigma = np.hypot(p, q), np.sqrt((variance[:, 1] + variance[:, 2]) / 2)
+    sigma_v = np.sqrt(variance[:, 0])
+    sigma_w = (length_of_doubled(size + sigma) - length_of_doubled(np.maximum(size - sigma, 0))) / 2
+    sigma_ab = np.sqrt((sigma_v**2 + sigma_w**2) / 2)
+    centre = {"v": v, "u": u, "gamma": gamma, "alpha": (u + v) / math.sqrt(2), "beta": (u - v) / math.sqrt(2)}
+    spread = {"v": sigma_v, "u": sigma_w, "gamma": sigma_w, "alpha": sigma_ab, "beta": sigma_ab}
+    return centre, spread
+
+
+def errors(centre, projection):
+    """Prediction minus truth of every coordinate, on the branch of the truth that is nearer [degrees].
+
+    Parameters
+    ----------
+    centre : dict of ndarray (n,)
+        From `estimates`.
+    projection : ndarray (n, 3)
+        True (v, u, γ).
+    """
+    v, u, gamma = np.asarray(projection, dtype=float).T
+    u, gamma = canonical(u, gamma)
+    other = np.hypot(centre["u"] + u, centre["gamma"] + gamma) < np.hypot(centre["u"] - u, centre["gamma"] - gamma)
+    u, gamma = np.where(other, -u, u), np.where(other, -gamma, gamma)
+    truth = {"v": v, "u": u, "gamma": gamma, "alpha": (u + v) / math.sqrt(2), "beta": (u - v) / math.sqrt(2)}
+    return {name: centre[name] - truth[name] for name in COORDINATES}
+
+
+def mahalanobis(hidden, familiarity):
+    """Mahalanobis distance of features (n, d) from the familiar ones."""
+    away = hidden - familiarity["mean"]
+    return ((away @ familiarity["precision"]) * away).sum(1).clamp_min(0).sqrt()
+
+
+def _checked(windows):
+    """Windows as a float tensor, or InputError."""
+    windows = np.asarray(windows, dtype=np.float32)
+    if windows.ndim != 3 or windows.shape[1:] != WINDOW_SHAPE:
+        raise InputError(
+            f"Windows of shape {windows.shape} do not fit: the network takes (n, {WINDOW_SHAPE[0]}, {WINDOW_SHAPE[1]})."
+        )
+    if len(windows) == 0:
+        raise InputError("There is no window to read tilts from: no B column has its neighbours within the image.")
+    if not np.isfinite(windows).all():
+        raise InputError(f"{np.isnan(windows).any((1, 2)).sum()} of {len(windows)} windows hold NaN: leave them out.")
+    return torch.from_numpy(windows)

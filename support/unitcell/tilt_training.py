@@ -1,0 +1,174 @@
+"""Training, calibration and honest testing of the tilt network."""
+
+import time
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from unitcell.errors import InputError
+from unitcell.scattering import Microscope
+from unitcell.simulation import simulate_stack
+from unitcell.tilt_network import COORDINATES, SCALES, TiltEnsemble, TiltNetwork, errors, estimates, mahalanobis
+from unitcell.tilts import doubled, to_projection
+from unitcell.training_windows import draw_windows, record
+
+
+def train_member(
+    surrogate, conditions, *, windows, batch=64, learning_rate=2e-3, bfloat16=False, seed=0, progress=True
+):
+    """Train one network on windows drawn as it goes; none is seen twice.
+
+    Parameters
+    ----------
+    surrogate : unitcell.surrogate.Surrogate
+    conditions : unitcell.training_windows.Conditions
+    windows : int
+        Number of windows to train on.
+    batch : int
+    learning_rate : float
+        Peak of a one-cycle schedule for Adam.
+    bfloat16 : bool
+        Convolve in bfloat16: twice as fast on processors that have it, slower on others.
+    seed : int
+
+    Returns
+    -------
+    network : TiltNetwork
+    history : list of dict
+        `windows`, `loss` and `seconds`, about fifty entries.
+
+    Raises
+    ------
+    InputError
+        The loss became NaN or infinite.
+    """
+    torch.manual_seed(seed)
+    generator = torch.Generator(device=surrogate.mean.device).manual_seed(seed)
+    network = TiltNetwork().to(surrogate.mean.device).train().to(memory_format=torch.channels_last)
+    steps = max(windows // batch, 2)
+    optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps, pct_start=0.2)
+    history, recent, started = [], [], time.monotonic()
+    for step in tqdm(range(steps), desc=f"member {seed}", unit="batch", mininterval=5, disable=not progress):
+        images, projection, _ = draw_windows(surrogate, batch, conditions, generator)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
+            _, mean, log_variance = network(images)
+        loss = beta_nll(mean.float(), log_variance.float(), targets(projection))
+        if not torch.isfinite(loss):
+            raise InputError(f"The loss became {loss.item()} at step {step}: lower learning_rate = {learning_rate:g}.")
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        recent.append(loss.item())
+        if (step + 1) % max(steps // 50, 1) == 0:
+            seconds = time.monotonic() - started
+            history.append({"windows": (step + 1) * batch, "loss": float(np.mean(recent)), "seconds": seconds})
+            recent = []
+    return network.eval(), history
+
+
+def targets(projection):
+    """(v, u, γ) [degrees], shape (B, 3) → scaled (v, p, q), see `unitcell.tilts.doubled`."""
+    v, u, gamma = projection.unbind(1)
+    return torch.stack([v, *doubled(u, gamma)], dim=1) / torch.tensor(SCALES, device=projection.device)
+
+
+def beta_nll(mean, log_variance, target, beta=0.5):
+    """Normal negative log-likelihood, weighted by variance^β so that hard windows still teach (Seitzer 2022)."""
+    likelihood = 0.5 * (log_variance + (target - mean) ** 2 * torch.exp(-log_variance))
+    return (likelihood * torch.exp(beta * log_variance).detach()).mean()
+
+
+def unseen_windows(stack, conditions, generator, repeats=1):
+    """Noisy windows of directly simulated structures: `repeats` of each structure and thickness of a stack.
+
+    Returns
+    -------
+    windows : tensor (n, 40, 56)
+    projection : ndarray (n, 3), true (v, u, γ) [degrees]
+    """
+    images = torch.as_tensor(stack["abf"].values).flatten(0, 1).repeat(repeats, 1, 1)
+    true = np.stack(to_projection(*(stack[name].values for name in ("alpha", "beta", "gamma"))), axis=-1)
+    true = np.tile(np.repeat(true, stack.sizes["thickness"], axis=0), (repeats, 1))
+    return record(images, stack.attrs["lattice_A"], conditions, generator), true
+
+
+def calibrate(ensemble, windows, projection, coverage=0.9):
+    """Set the conformal factors so that intervals cover `coverage` of these windows (Lei et al. 2018).
+
+    The factor is the ⌈(n + 1)·coverage⌉-th smallest of |error| / σ.
+    """
+    _, mean, variance = ensemble.raw(windows)
+    centre, spread = estimates(mean.double().numpy(), variance.double().numpy())
+    wrong = errors(centre, projection)
+    rank = min(int(np.ceil((len(projection) + 1) * coverage)), len(projection)) - 1
+    ensemble.calibration = {name: float(np.sort(np.abs(wrong[name]) / spread[name])[rank]) for name in COORDINATES}
+    return ensemble.calibration
+
+
+def familiarise(ensemble, windows):
+    """Learn what ordinary windows look like, so that others can be recognised."""
+    hidden, _, _ = ensemble.raw(windows)
+    centred = hidden - hidden.mean(0)
+    covariance = centred.T @ centred / len(hidden)
+    ridge = 1e-2 * covariance.diagonal().mean() * torch.eye(len(covariance))
+    ensemble.familiarity = {"mean": hidden.mean(0), "precision": torch.linalg.inv(covariance + ridge)}
+    distance = mahalanobis(hidden, ensemble.familiarity)
+    ensemble.familiarity["quantiles"] = torch.quantile(distance, torch.linspace(0, 1, 201))
+
+
+def score(ensemble, windows, projection):
+    """Root-mean-square error [degrees] and coverage of the 90 % intervals of every coordinate, as a dictionary."""
+    _, mean, variance = ensemble.raw(windows)
+    centre, spread = estimates(mean.double().numpy(), variance.double().numpy())
+    wrong = errors(centre, projection)
+    result = {}
+    for name in COORDINATES:
+        result[f"rms_{name}_deg"] = float(np.sqrt(np.mean(wrong[name] ** 2)))
+        inside = np.abs(wrong[name]) <= ensemble.calibration[name] * spread[name]
+        result[f"coverage_{name}"] = float(inside.mean())
+    return result
+
+
+def train_ensemble(surrogate, conditions, *, members, windows, seed=0, **recipe):
+    """Train `members` networks from consecutive seeds (`recipe`: see `train_member`).
+
+    Returns the ensemble, not yet calibrated, and the histories of all members as one list.
+    """
+    trained = [train_member(surrogate, conditions, windows=windows, seed=seed + i, **recipe) for i in range(members)]
+    histories = [dict(row, member=i) for i, (_, history) in enumerate(trained) for row in history]
+    card = surrogate.settings | {
+        "conditions": conditions.as_dict(),
+        "windows": windows,
+        "members": members,
+        "seed": seed,
+    }
+    ensemble = TiltEnsemble([network for network, _ in trained], card)
+    generator = torch.Generator(device=surrogate.mean.device).manual_seed(seed + 10_000)
+    familiarise(ensemble, draw_windows(surrogate, min(windows, 4000), conditions, generator)[0])
+    return ensemble, histories
+
+
+def unseen_structures(surrogate, count, limit_deg, seed):
+    """Directly simulate structures with random tilts, for the surrogate's crystal, microscope and thicknesses.
+
+    Returns
+    -------
+    xarray.Dataset
+        As from `unitcell.simulation.simulate_stack`, at thicknesses halfway between the surrogate's.
+    """
+    settings = surrogate.settings
+    known = surrogate.thicknesses.cpu().numpy()
+    between = (known[:-1] + known[1:]) / 2 if len(known) > 1 else known
+    tilts = np.random.default_rng(seed).uniform(-limit_deg, limit_deg, (count, 3))
+    crystal = {key: settings[key] for key in ("signs", "a_site", "b_site", "lattice_A", "cutoff_mrad")}
+    return simulate_stack(tilts, between, Microscope.from_attributes(settings), progress=False, **crystal)
+
+
+def predict_errors(ensemble, windows, projection):
+    """Centres of every coordinate, and prediction minus truth on the nearer branch: two dictionaries [degrees]."""
+    _, mean, variance = ensemble.raw(windows)
+    centre, _ = estimates(mean.double().numpy(), variance.double().numpy())
+    return centre, errors(centre, projection)

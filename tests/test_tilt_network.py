@@ -1,0 +1,158 @@
+"""Windows, network, intervals: invariances, statistics and refusals."""
+
+import numpy as np
+import pytest
+import torch
+from unitcell.artefacts import save_weights
+from unitcell.errors import InputError
+from unitcell.scattering import Microscope
+from unitcell.simulation import simulate_stack
+from unitcell.surrogate import Surrogate
+from unitcell.tilt_network import TiltEnsemble, TiltNetwork, errors, estimates, load_network
+from unitcell.tilt_training import calibrate, score, targets, train_ensemble, unseen_structures, unseen_windows
+from unitcell.tilts import doubled
+from unitcell.training_windows import CENTRE, WINDOW_SHAPE, Conditions, draw_windows, record, refine, sample_periodic
+
+STILL = {
+    "ellipticity": 1.0, "tail": 0.0, "mistilt_shift_A": 0.0, "magnification": 0.0, "shear": 0.0,
+    "rotation_deg": 0.0, "offset_A": 0.0, "jitter_A": 0.0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def process():
+    axis = np.array([-8.0, 0.0, 8.0])
+    tilts = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
+    stack = simulate_stack(tilts, [80.0, 120.0, 160.0], Microscope(), cutoff_mrad=45, k_points=(2, 1), progress=False)
+    return Surrogate.fit(stack, restarts=2)
+
+
+def test_fourier_refinement_is_exact_for_band_limited_images():
+    y, x = np.meshgrid(np.arange(40) / 40, np.arange(28) / 28, indexing="ij")
+    fy, fx = np.meshgrid(np.arange(80) / 80, np.arange(56) / 56, indexing="ij")
+
+    def wave(x, y):
+        return np.cos(2 * np.pi * (3 * x - 5 * y) + 0.3) + 0.5 * np.sin(2 * np.pi * 7 * y)
+
+    fine = refine(torch.tensor(wave(x, y))[None], torch.zeros(1, 3, dtype=torch.float64), 3.905)
+    assert fine[0].numpy() == pytest.approx(wave(fx, fy), abs=1e-10)
+
+
+def test_periodic_sampling_wraps():
+    image = torch.arange(12.0).reshape(1, 3, 4)
+    positions = torch.tensor([[[[0.0, 0.0], [4.0, 3.0], [-1.0, 0.0], [0.5, 0.0]]]])
+    assert sample_periodic(image, positions, (3.0, 4.0))[0, 0].tolist() == pytest.approx([0, 0, 3, 0.5], abs=1e-5)
+
+
+def test_a_still_noiseless_window_is_the_image_around_the_b_column(process):
+    cell = process.images(torch.zeros(1, 3), torch.tensor([120.0]))
+    still = Conditions(dose=(1e12, 1e12), source_A=(0.0, 0.0), **STILL)
+    window = record(cell, 3.905, still, torch.Generator().manual_seed(0))[0]
+    ideal = torch.roll(cell[0].repeat(1, 2), (CENTRE[0], CENTRE[1]), (0, 1))
+    ideal = (ideal - ideal.mean()) / ideal.std()
+    assert torch.corrcoef(torch.stack([window.flatten(), ideal.flatten()]))[0, 1] > 0.9999
+
+
+def test_noise_has_the_variance_of_counting(process):
+    cells = process.images(torch.zeros(200, 3), torch.full((200,), 120.0))
+    low, high = (
+        record(cells, 3.905, Conditions(dose=(d, d), source_A=(0.2, 0.2), **STILL), torch.Generator().manual_seed(1))
+        for d in (1e4, 1e12)
+    )
+    signal = cells[0].std() * (high[0].std() / high[0].std())
+    blurred = refine(cells[:1], torch.tensor([[0.04, 0.0, 0.04]]), 3.905)
+    area = (3.905 / 20) * (3.905 / np.sqrt(2) / 14)
+    expected = float(cells[0].mean() / (1e4 * area) / blurred.var())
+    measured = float((low / low.std(dim=(1, 2), keepdim=True)).var(dim=0).mean())
+    assert signal > 0
+    assert measured == pytest.approx(expected / (1 + expected), rel=0.1)
+
+
+def test_targets_do_not_know_the_branch():
+    projection = torch.tensor([[1.0, 3.0, -4.0], [1.0, -3.0, 4.0]])
+    assert torch.allclose(*targets(projection))
+
+
+def test_estimates_invert_the_targets():
+    v, u, gamma = 2.0, -3.0, 5.0
+    centre, spread = estimates(np.array([[v, *doubled(u, gamma)]]), np.array([[0.04, 0.01, 0.01]]))
+    assert [centre[n][0] for n in ("v", "u", "gamma")] == pytest.approx([v, u, gamma])
+    assert centre["alpha"][0] == pytest.approx((u + v) / np.sqrt(2))
+    assert spread["v"][0] == pytest.approx(0.2)
+    assert 0 < spread["gamma"][0] < 0.5
+
+
+def test_errors_are_taken_on_the_nearer_branch():
+    centre, _ = estimates(np.array([[0.0, *doubled(3.0, 0.2)]]), np.full((1, 3), 0.01))
+    assert abs(errors(centre, np.array([[0.0, -3.0, 0.1]]))["u"][0]) < 0.1
+
+
+def test_training_learns_v_and_calibration_covers(process):
+    # A few hundred steps learn the plainest tilt; the intervals must cover whatever was learnt.
+    conditions = Conditions(tilt_deg=8.0, dose=(1e5, 1e5))
+    ensemble, history = train_ensemble(process, conditions, members=1, windows=4800, learning_rate=3e-3, progress=False)
+    generator = torch.Generator().manual_seed(5)
+    first, second = (unseen_structures(process, 12, 8.0, seed) for seed in (1, 2))
+    calibrate(ensemble, *unseen_windows(first, conditions, generator, repeats=8))
+    windows, truth = unseen_windows(second, conditions, generator, repeats=8)
+    result = score(ensemble, windows, truth)
+    assert history[-1]["loss"] < 0.5 * history[0]["loss"]
+    assert result["rms_v_deg"] < 0.5 * truth[:, 0].std()
+    assert 0.75 < result["coverage_v"] <= 1.0
+
+
+def test_one_seed_is_one_run(process):
+    options = {"members": 1, "windows": 256, "progress": False}
+    one, other = (train_ensemble(process, Conditions(), **options)[0] for _ in range(2))
+    assert all(
+        torch.equal(a, b) for a, b in zip(one.members[0].parameters(), other.members[0].parameters(), strict=True)
+    )
+
+
+def test_committed_network_reads_v_of_clean_windows():
+    ensemble = load_network()
+    settings = {k: ensemble.card[k] for k in ("energy_eV", "semiangle_mrad", "inner_mrad", "outer_mrad", "defocus_A")}
+    tilts = np.array([[6.0, 2.0, 4.0], [-3.0, 5.0, 2.0], [0.0, 0.0, 0.0]])
+    stack = simulate_stack(tilts, [200.0], Microscope(**settings), progress=False)
+    quiet = Conditions(dose=(1e6, 1e6), source_A=(0.3, 0.3), **STILL)
+    windows, truth = unseen_windows(stack, quiet, torch.Generator().manual_seed(0))
+    table = ensemble.predict(windows.numpy())
+    assert table["v_deg"] == pytest.approx(truth[:, 0], abs=1.0)
+    assert (table["gamma_deg"] >= 0).all()
+    assert all((table[f"{n}_deg_lo"] <= table[f"{n}_deg"]).all() for n in ("v", "u", "gamma", "alpha", "beta"))
+
+
+def test_gain_and_offset_do_not_matter():
+    ensemble = TiltEnsemble([TiltNetwork()], {})
+    windows = np.random.default_rng(0).normal(size=(3, *WINDOW_SHAPE)).astype(np.float32)
+    one, other = ensemble.predict(windows), ensemble.predict(200 * windows + 1000)
+    assert one["v_deg"] == pytest.approx(other["v_deg"], abs=1e-3)
+
+
+def test_weights_go_there_and_back(tmp_path):
+    ensemble = TiltEnsemble([TiltNetwork(), TiltNetwork()], {"lattice_A": 3.9}, {"v": 2.0})
+    ensemble.save(tmp_path / "n.safetensors")
+    again = load_network(tmp_path / "n.safetensors")
+    windows = np.random.default_rng(0).normal(size=(2, *WINDOW_SHAPE))
+    assert again.predict(windows)["v_deg_lo"] == pytest.approx(ensemble.predict(windows)["v_deg_lo"])
+    assert again.card["lattice_A"] == 3.9
+
+
+def test_bad_windows_and_weights_are_refused(tmp_path):
+    ensemble = TiltEnsemble([TiltNetwork()], {})
+    for windows, names in (
+        (np.zeros((2, 30, 30)), "do not fit"),
+        (np.zeros((0, *WINDOW_SHAPE)), "no window"),
+        (np.full((1, *WINDOW_SHAPE), np.nan), "NaN"),
+    ):
+        with pytest.raises(InputError, match=names):
+            ensemble.predict(windows)
+    save_weights({"w": torch.zeros(2)}, tmp_path / "other.safetensors", "rvae-2", {})
+    with pytest.raises(InputError, match="rvae-2"):
+        load_network(tmp_path / "other.safetensors")
+
+
+def test_thickness_and_tilts_are_drawn_within_range(process):
+    _, projection, thickness = draw_windows(process, 500, Conditions(tilt_deg=5.0), torch.Generator().manual_seed(0))
+    assert projection[:, 2].abs().max() <= 5.0
+    assert 80 <= thickness.min() <= thickness.max() <= 160
