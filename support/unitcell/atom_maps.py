@@ -7,7 +7,6 @@ from PIL import Image
 from unitcell.artefacts import load_dataset, written
 from unitcell.errors import InputError
 from unitcell.figures import OKABE_ITO, draw_image
-from unitcell.project import project_root
 
 COORDINATES = ("x_px", "y_px", "species")
 
@@ -19,11 +18,6 @@ def load_patches(path):
         if name not in data.attrs:
             raise InputError(f"{path} lacks the attribute '{name}': write it with chapter 06.")
     return data
-
-
-def book_artefact(path, chapter, name):
-    """`path`, or where it is None the artefact `name` that the book's `chapter` wrote."""
-    return path or project_root() / "build" / "book" / chapter / name
 
 
 def draw_atoms(axes, data, values, *, cmap="viridis", size=26, title="", **limits):

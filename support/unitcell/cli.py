@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from unitcell.data import DataUnavailable, fetch, load_manifest
 from unitcell.errors import InputError
 from unitcell.project import project_root
 from unitcell.workflow import BUILD_PID, CHAPTERS, JOBS_AT_A_TIME, load_profile, threads_per_job
@@ -70,6 +71,7 @@ def build(profile, strict, targets):
     """Run the chapters that need it, then the pages; their path is printed last."""
     pages = load_profile(profile).pages / "_build" / "html" / "index.html"
     os.chdir(project_root())
+    _gather_data()
     with _alone(Path("build") / profile):
         status = _snakemake(profile, strict, targets)
     if status:
@@ -77,6 +79,15 @@ def build(profile, strict, targets):
         sys.exit(status)
     if not targets:
         click.echo(pages.resolve())
+
+
+def _gather_data():
+    """Download what is missing before the chapters start; say aloud what cannot be had."""
+    for name in load_manifest():
+        try:
+            fetch(name)
+        except DataUnavailable as error:
+            click.echo(f"[data] {error} Until then, chapters use a simulated image in its place, and say so.", err=True)
 
 
 def _snakemake(profile, strict, targets):

@@ -76,6 +76,15 @@ def fetch(name):
     return _downloaded(entry)
 
 
+def is_at_hand(name):
+    """Whether a file of the manifest is in the repository, the mirror or the cache (not verified)."""
+    entry = load_manifest()[name]
+    folders = [project_root()] if entry["role"] == "committed" else [pooch.os_cache("unitcell")]
+    if os.environ.get(MIRROR):
+        folders.append(Path(os.environ[MIRROR]))
+    return any((Path(folder) / entry["file"]).is_file() for folder in folders)
+
+
 def open_image(name):
     """Fetch an image of the manifest and read it with the pixel size stated there."""
     return read_image(fetch(name), load_manifest()[name].get("pixel_size_A"))

@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from unitcell.artefacts import load_weights, save_weights
 from unitcell.darkfield import scaled, training_example
+from unitcell.data import fetch
 from unitcell.peers import import_atomai
 
 # The network sees every image at this pixel size [Å]; it was trained for columns 6.5 to 26 such pixels apart.
@@ -20,11 +21,6 @@ WORKING_PIXEL_A = 0.2
 ARCHITECTURE = "atomai-unet filters=8"
 FILTERS = 8
 POOLING = 8  # the U-Net halves the image three times
-
-
-def default_weights():
-    """Path of the committed weights."""
-    return Path(__file__).parent / "weights" / "atom_segmenter.safetensors"
 
 
 def build_segmenter():
@@ -67,7 +63,7 @@ def train_segmenter(examples=4000, steps=2400, batch=16, seed=0):
 def load_segmenter(path=None):
     """AtomAI's SegPredictor around its U-Net, with weights from `path` (None: the committed ones)."""
     atomai = import_atomai()
-    tensors, _ = load_weights(path or default_weights(), ARCHITECTURE)
+    tensors, _ = load_weights(path or fetch("atom_segmenter"), ARCHITECTURE)
     net, _ = atomai.nets.init_fcnn_model("Unet", 1, nb_filters=FILTERS)
     net.load_state_dict(tensors)
     return atomai.predictors.SegPredictor(net, nb_classes=1, downsampling=POOLING, verbose=False)
@@ -104,7 +100,7 @@ def segment(image, predictor, working_pixel_A=WORKING_PIXEL_A):
 def main():
     """Train the committed weights: `python -m unitcell.segmenter`."""
     parser = argparse.ArgumentParser(description="Train the atom segmenter on simulated images.")
-    parser.add_argument("--out", default=str(default_weights()))
+    parser.add_argument("--out", default=str(Path(__file__).parent / "weights" / "atom_segmenter.safetensors"))
     parser.add_argument("--examples", type=int, default=4000)
     parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--seed", type=int, default=0)

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from unitcell.artefacts import load_weights, save_weights
+from unitcell.data import fetch
 from unitcell.errors import InputError
-from unitcell.project import project_root
 from unitcell.tilts import canonical, halved, length_of_doubled
 from unitcell.training_windows import WINDOW_SHAPE, standardise
 
@@ -136,8 +136,8 @@ class TiltEnsemble:
 
 
 def load_network(path=None):
-    """Read an ensemble; None gives the committed one. Raises InputError for weights of another architecture."""
-    path = Path(path) if path else committed_weights()
+    """Read an ensemble; None gives the committed one, verified. InputError for weights of another architecture."""
+    path = Path(path) if path else fetch("tilt_network")
     tensors, card = load_weights(path, ARCHITECTURE)
     parts = {}
     for key, value in tensors.items():
@@ -150,11 +150,6 @@ def load_network(path=None):
         member.load_state_dict(state)
         members.append(member)
     return TiltEnsemble(members, card, card.pop("calibration", None), familiarity)
-
-
-def committed_weights():
-    """Path of the weights that come with the project."""
-    return project_root() / "support" / "unitcell" / "weights" / "tilt_network.safetensors"
 
 
 def estimates(mean, variance):

@@ -14,6 +14,7 @@ from pathlib import Path
 import nbformat
 import yaml
 
+from unitcell.data import is_at_hand, load_manifest
 from unitcell.errors import InputError
 from unitcell.parameters import declared_parameters, require_known, require_numbers
 from unitcell.project import project_root
@@ -107,7 +108,7 @@ class Profile:
     def recipe(self, chapter):
         """Digests of what a chapter is made of, as a dictionary of strings: a change makes it run again."""
         path = notebook(chapter)
-        data = {f"data:{name}": entry["sha256"][:16] for name, entry in _manifest().items() if name in _words(path)}
+        data = {f"data:{name}": _state(name, entry) for name, entry in load_manifest().items() if name in _words(path)}
         code = {str(p.relative_to(project_root())): _digest(p.read_bytes()) for p in [path, *modules(path)]}
         return code | data | {"parameters": repr(sorted(self.parameters(chapter).items()))}
 
@@ -175,8 +176,9 @@ def _words(path):
     return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
 
 
-def _manifest():
-    return yaml.safe_load((project_root() / "data_manifest.yml").read_text()) or {}
+def _state(name, entry):
+    """Digest of a file of the manifest, or 'absent': a chapter that had to simulate it runs again once it is there."""
+    return entry["sha256"][:16] if is_at_hand(name) else "absent"
 
 
 def _digest(content):
