@@ -101,6 +101,18 @@ def test_training_learns_v_and_calibration_covers(process):
     assert 0.75 < result["coverage_v"] <= 1.0
 
 
+def test_noise_and_another_crystal_are_unfamiliar(process):
+    ensemble, _ = train_ensemble(process, Conditions(), members=1, windows=1280, progress=False)
+    generator = torch.Generator().manual_seed(3)
+    usual = ensemble.predict(draw_windows(process, 300, Conditions(), generator)[0].numpy())["ood"]
+    noise = ensemble.predict(torch.randn(50, *WINDOW_SHAPE, generator=generator).numpy())["ood"]
+    y, x = np.meshgrid(np.arange(40), np.arange(56), indexing="ij")
+    stripes = ensemble.predict(np.cos(2 * np.pi * (x / 9 + y / 11))[None])["ood"]
+    assert np.median(usual) == pytest.approx(0.5, abs=0.1)
+    assert np.median(noise) > 0.99
+    assert stripes[0] > 0.99
+
+
 def test_one_seed_is_one_run(process):
     options = {"members": 1, "windows": 256, "progress": False}
     one, other = (train_ensemble(process, Conditions(), **options)[0] for _ in range(2))

@@ -65,8 +65,7 @@ class TiltEnsemble:
     calibration : dict of str to float
         Conformal factor of each of v, u, gamma, alpha and beta; 1.645 (a normal distribution's) if absent.
     familiarity : dict of str to tensor, optional
-        Mean and precision of the members' hidden features on training-like windows, and the quantiles of
-        their Mahalanobis distance: what `ood` is measured by.
+        What `ood` is measured by, learnt from training-like windows by `unitcell.tilt_training.familiarise`.
     """
 
     def __init__(self, members, card, calibration=None, familiarity=None):
@@ -116,15 +115,14 @@ class TiltEnsemble:
             # On the canonical branch γ cannot be negative, so neither can its interval.
             low = np.maximum(centre[name] - reach, 0.0) if name == "gamma" else centre[name] - reach
             table |= {f"{name}_deg": centre[name], f"{name}_deg_lo": low, f"{name}_deg_hi": centre[name] + reach}
-        return table | {"ood": self.unfamiliarity(hidden)}
+        return table | {"ood": self.unfamiliarity(standardise(_checked(windows)), hidden)}
 
-    def unfamiliarity(self, hidden):
-        """Share of training-like windows whose features are closer to the mean than these: (n,) in [0, 1]."""
+    def unfamiliarity(self, windows, hidden):
+        """Share of training-like windows that are more ordinary than these standardised windows: (n,) in [0, 1]."""
         if self.familiarity is None:
             return np.full(len(hidden), np.nan)
-        distance = mahalanobis(hidden, self.familiarity).numpy()
-        quantiles = self.familiarity["quantiles"].numpy()
-        return np.interp(distance, quantiles, np.linspace(0, 1, len(quantiles)))
+        rank = oddity(windows, hidden, self.familiarity)
+        return ranks(rank, self.familiarity["oddity_quantiles"]).numpy()
 
     def save(self, path):
         """Write weights, calibration and card as safetensors."""
@@ -190,6 +188,29 @@ def mahalanobis(hidden, familiarity):
     """Mahalanobis distance of features (n, d) from the familiar ones."""
     away = hidden - familiarity["mean"]
     return ((away @ familiarity["precision"]) * away).sum(1).clamp_min(0).sqrt()
+
+
+def unexplained(windows, familiarity):
+    """Share of the variance of standardised windows outside the principal components of familiar ones: (n,)."""
+    flat = windows.flatten(1)
+    return 1 - (flat @ familiarity["components"]).pow(2).sum(1) / flat.pow(2).sum(1)
+
+
+def ranks(values, quantiles):
+    """Where values stand among those whose equally spaced quantiles are given: 0 below all, 1 above all."""
+    steps = np.linspace(0, 1, len(quantiles))
+    return torch.from_numpy(np.interp(values.numpy(), quantiles.numpy(), steps)).float()
+
+
+def oddity(windows, hidden, familiarity):
+    """The larger rank of two distances: of what the network makes of a window, and of the window itself.
+
+    The network answers noise, and anything else it cannot read, alike and in the middle of its range: the first
+    distance alone takes noise for ordinary.
+    """
+    of_features = ranks(mahalanobis(hidden, familiarity), familiarity["distance_quantiles"])
+    of_window = ranks(unexplained(windows, familiarity), familiarity["unexplained_quantiles"])
+    return torch.maximum(of_features, of_window)
 
 
 def _checked(windows):

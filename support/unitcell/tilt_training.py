@@ -9,9 +9,19 @@ from tqdm.auto import tqdm
 from unitcell.errors import InputError
 from unitcell.scattering import Microscope
 from unitcell.simulation import simulate_stack
-from unitcell.tilt_network import COORDINATES, SCALES, TiltEnsemble, TiltNetwork, errors, estimates, mahalanobis
+from unitcell.tilt_network import (
+    COORDINATES,
+    SCALES,
+    TiltEnsemble,
+    TiltNetwork,
+    errors,
+    estimates,
+    mahalanobis,
+    oddity,
+    unexplained,
+)
 from unitcell.tilts import doubled, to_projection
-from unitcell.training_windows import draw_windows, record
+from unitcell.training_windows import draw_windows, record, standardise
 
 
 def train_member(
@@ -108,15 +118,31 @@ def calibrate(ensemble, windows, projection, coverage=0.9):
     return ensemble.calibration
 
 
-def familiarise(ensemble, windows):
-    """Learn what ordinary windows look like, so that others can be recognised."""
+def familiarise(ensemble, windows, components=32):
+    """Learn what ordinary windows look like, and what the ensemble makes of them, so that others stand out.
+
+    One half of the windows gives the means and components, the other half the quantiles.
+    """
     hidden, _, _ = ensemble.raw(windows)
-    centred = hidden - hidden.mean(0)
-    covariance = centred.T @ centred / len(hidden)
+    windows = standardise(windows)
+    half = len(windows) // 2
+    flat, centred = windows[:half].flatten(1), hidden[:half] - hidden[:half].mean(0)
+    covariance = centred.T @ centred / half
     ridge = 1e-2 * covariance.diagonal().mean() * torch.eye(len(covariance))
-    ensemble.familiarity = {"mean": hidden.mean(0), "precision": torch.linalg.inv(covariance + ridge)}
-    distance = mahalanobis(hidden, ensemble.familiarity)
-    ensemble.familiarity["quantiles"] = torch.quantile(distance, torch.linspace(0, 1, 201))
+    _, axes = torch.linalg.eigh(flat.T @ flat)
+    known = {
+        "mean": hidden[:half].mean(0),
+        "precision": torch.linalg.inv(covariance + ridge),
+        "components": axes[:, -components:],  # (pixels, components), those of most variance
+    }
+    known["distance_quantiles"] = _quantiles(mahalanobis(hidden[half:], known))
+    known["unexplained_quantiles"] = _quantiles(unexplained(windows[half:], known))
+    known["oddity_quantiles"] = _quantiles(oddity(windows[half:], hidden[half:], known))
+    ensemble.familiarity = known
+
+
+def _quantiles(values):
+    return torch.quantile(values, torch.linspace(0, 1, 201))
 
 
 def score(ensemble, windows, projection):
