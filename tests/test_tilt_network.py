@@ -6,10 +6,10 @@ import torch
 from unitcell.artefacts import save_weights
 from unitcell.errors import InputError
 from unitcell.scattering import Microscope
-from unitcell.simulation import simulate_stack
+from unitcell.simulation import simulate_stack, unseen_structures
 from unitcell.surrogate import Surrogate
 from unitcell.tilt_network import TiltEnsemble, TiltNetwork, errors, estimates, load_network
-from unitcell.tilt_training import calibrate, score, targets, train_ensemble, unseen_structures, unseen_windows
+from unitcell.tilt_training import calibrate, score, targets, train_ensemble, unseen_windows
 from unitcell.tilts import doubled
 from unitcell.training_windows import CENTRE, WINDOW_SHAPE, Conditions, draw_windows, record, refine, sample_periodic
 
@@ -92,7 +92,7 @@ def test_training_learns_v_and_calibration_covers(process):
     conditions = Conditions(tilt_deg=8.0, dose=(1e5, 1e5))
     ensemble, history = train_ensemble(process, conditions, members=1, windows=4800, learning_rate=3e-3, progress=False)
     generator = torch.Generator().manual_seed(5)
-    first, second = (unseen_structures(process, 12, 8.0, seed) for seed in (1, 2))
+    first, second = (unseen_structures(process.settings, process.thicknesses, 12, 8.0, seed) for seed in (1, 2))
     calibrate(ensemble, *unseen_windows(first, conditions, generator, repeats=8))
     windows, truth = unseen_windows(second, conditions, generator, repeats=8)
     result = score(ensemble, windows, truth)

@@ -6,7 +6,7 @@ from tqdm.auto import tqdm
 
 from unitcell.crystal import beam_periods, tilted_perovskite
 from unitcell.errors import InputError
-from unitcell.scattering import annular_images
+from unitcell.scattering import Microscope, annular_images
 from unitcell.tilts import to_projection, to_pseudocubic
 
 # 28 × 40 probe positions over √2·a × 2a: the Nyquist sampling of a 30 mrad probe at 200 kV, rounded up.
@@ -63,6 +63,32 @@ def simulate_stack(
         "signs": signs, "a_site": a_site, "b_site": b_site, "lattice_A": lattice_A, "cutoff_mrad": cutoff_mrad,
     }  # fmt: skip
     return _dataset(stack, tilts_deg, thicknesses_A, settings)
+
+
+def unseen_structures(settings, thicknesses_A, count, limit_deg, seed):
+    """Simulate structures with random tilts, for testing and calibration only.
+
+    Parameters
+    ----------
+    settings : dict
+        Attributes of a stack: its crystal and microscope.
+    thicknesses_A : ndarray, shape (T,)
+        Thicknesses of that stack; the new ones lie halfway between them (or on a single one).
+    count : int
+    limit_deg : float
+        Each of α, β, γ is uniform in ±limit_deg [degrees].
+    seed : int
+
+    Returns
+    -------
+    xarray.Dataset
+        As from `simulate_stack`.
+    """
+    known = np.asarray(thicknesses_A, dtype=float)
+    between = (known[:-1] + known[1:]) / 2 if len(known) > 1 else known
+    tilts = np.random.default_rng(seed).uniform(-limit_deg, limit_deg, (count, 3))
+    crystal = {key: settings[key] for key in ("signs", "a_site", "b_site", "lattice_A", "cutoff_mrad")}
+    return simulate_stack(tilts, between, Microscope.from_attributes(settings), progress=False, **crystal)
 
 
 def _octant(tilts_deg):

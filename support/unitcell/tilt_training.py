@@ -7,8 +7,6 @@ import torch
 from tqdm.auto import tqdm
 
 from unitcell.errors import InputError
-from unitcell.scattering import Microscope
-from unitcell.simulation import simulate_stack
 from unitcell.tilt_network import (
     COORDINATES,
     SCALES,
@@ -175,22 +173,6 @@ def train_ensemble(surrogate, conditions, *, members, windows, seed=0, **recipe)
     generator = torch.Generator(device=surrogate.mean.device).manual_seed(seed + 10_000)
     familiarise(ensemble, draw_windows(surrogate, min(windows, 4000), conditions, generator)[0])
     return ensemble, histories
-
-
-def unseen_structures(surrogate, count, limit_deg, seed):
-    """Directly simulate structures with random tilts, for the surrogate's crystal, microscope and thicknesses.
-
-    Returns
-    -------
-    xarray.Dataset
-        As from `unitcell.simulation.simulate_stack`, at thicknesses halfway between the surrogate's.
-    """
-    settings = surrogate.settings
-    known = surrogate.thicknesses.cpu().numpy()
-    between = (known[:-1] + known[1:]) / 2 if len(known) > 1 else known
-    tilts = np.random.default_rng(seed).uniform(-limit_deg, limit_deg, (count, 3))
-    crystal = {key: settings[key] for key in ("signs", "a_site", "b_site", "lattice_A", "cutoff_mrad")}
-    return simulate_stack(tilts, between, Microscope.from_attributes(settings), progress=False, **crystal)
 
 
 def predict_errors(ensemble, windows, projection):
