@@ -10,7 +10,7 @@ import time
 import numpy as np
 import torch
 from unitcell.crosscheck import abtem_image
-from unitcell.crystal import tilted_perovskite
+from unitcell.crystals import tilted_perovskite
 from unitcell.scattering import Microscope, annular_images
 from unitcell.simulation import CELL_SHAPE
 

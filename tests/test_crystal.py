@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from unitcell.crystal import beam_periods, tilt_signs, tilted_perovskite
+from unitcell.crystals import beam_periods, tilt_signs, tilted_perovskite
 from unitcell.errors import InputError
 from unitcell.tilts import canonical, doubled, halved, to_projection, to_pseudocubic
 

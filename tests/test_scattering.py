@@ -5,7 +5,7 @@ import pytest
 import torch
 from ase import Atoms
 from unitcell.crosscheck import abtem_image
-from unitcell.crystal import tilted_perovskite
+from unitcell.crystals import tilted_perovskite
 from unitcell.errors import InputError
 from unitcell.scattering import Microscope, annular_images, brillouin_zone, projected_potential
 from unitcell.simulation import CELL_SHAPE, simulate_stack, tilt_grid

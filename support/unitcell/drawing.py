@@ -12,7 +12,7 @@ def draw_projection(axes, crystal, title=""):
     ----------
     axes : matplotlib.axes.Axes
     crystal : ase.Atoms
-        From `unitcell.crystal.tilted_perovskite`: A cation first, then B, then oxygen.
+        From `unitcell.crystals.tilted_perovskite`: A cation first, then B, then oxygen.
     """
     order = list(dict.fromkeys(crystal.get_chemical_symbols()))
     width, height = crystal.cell.lengths()[:2]

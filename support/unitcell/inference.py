@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from unitcell.crystal import tilted_perovskite
+from unitcell.crystals import tilted_perovskite
 from unitcell.errors import InputError
 from unitcell.images import StemImage
 from unitcell.lattice import extract_windows, register

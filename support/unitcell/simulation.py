@@ -4,7 +4,7 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from unitcell.crystal import beam_periods, tilted_perovskite
+from unitcell.crystals import beam_periods, tilted_perovskite
 from unitcell.errors import InputError
 from unitcell.scattering import Microscope, annular_images
 from unitcell.tilts import to_projection, to_pseudocubic
@@ -38,7 +38,7 @@ def simulate_stack(
     thicknesses_A : sequence of float, shape (T,)
     microscope : unitcell.scattering.Microscope
     signs, a_site, b_site, lattice_A
-        See `unitcell.crystal.tilted_perovskite`; patterns that are uniform along the beam.
+        See `unitcell.crystals.tilted_perovskite`; patterns that are uniform along the beam.
     cutoff_mrad, k_points, device
         See `unitcell.scattering.annular_images`.
 

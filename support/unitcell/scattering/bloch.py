@@ -18,11 +18,9 @@ a trigonometric polynomial in r whose coefficients are summed once, for all prob
 """
 
 import itertools
-from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 import torch
-from abtem.core.energy import energy2sigma, energy2wavelength
 from abtem.parametrizations import LobatoParametrization
 
 from unitcell.errors import InputError
@@ -32,59 +30,6 @@ from unitcell.errors import InputError
 DEBYE_WALLER_A2 = {"Sr": 0.6214, "Ti": 0.4398, "O": 0.7323}
 DEBYE_WALLER_OTHER_A2 = 0.505
 NEGLIGIBLE = 1e-9
-
-
-@dataclass(frozen=True)
-class Microscope:
-    """Probe and annular detector.
-
-    Parameters
-    ----------
-    energy_eV : float
-        Beam energy [eV].
-    semiangle_mrad : float
-        Convergence semi-angle [mrad].
-    inner_mrad, outer_mrad : float
-        Collection angles of the annular detector [mrad].
-    defocus_A : float
-        Defocus [Å], positive for underfocus (C10 = −defocus).
-    """
-
-    energy_eV: float = 200e3
-    semiangle_mrad: float = 30.0
-    inner_mrad: float = 15.0
-    outer_mrad: float = 30.0
-    defocus_A: float = 0.0
-
-    def __post_init__(self):
-        if not 1e4 <= self.energy_eV <= 2e6:
-            raise InputError(f"energy_eV = {self.energy_eV:g} is no STEM's: give 1e4 to 2e6 eV.")
-        if not 1 <= self.semiangle_mrad <= 100:
-            raise InputError(f"semiangle_mrad = {self.semiangle_mrad:g} is no probe's: give 1 to 100 mrad.")
-        if not 0 <= self.inner_mrad < self.outer_mrad:
-            raise InputError(
-                f"A detector from {self.inner_mrad:g} to {self.outer_mrad:g} mrad collects nothing: "
-                "give 0 ≤ inner_mrad < outer_mrad."
-            )
-
-    @property
-    def wavelength_A(self):
-        """Relativistic wavelength [Å]."""
-        return energy2wavelength(self.energy_eV)
-
-    @property
-    def interaction(self):
-        """Interaction constant σ [rad / (V Å)]."""
-        return energy2sigma(self.energy_eV)
-
-    def as_attributes(self):
-        """The settings as a flat dictionary, for netCDF attributes and model cards."""
-        return asdict(self)
-
-    @classmethod
-    def from_attributes(cls, attributes):
-        """The microscope that `as_attributes` described, among other attributes."""
-        return cls(**{field.name: float(attributes[field.name]) for field in fields(cls)})
 
 
 def annular_images(
