@@ -55,16 +55,12 @@ def test_a_still_noiseless_window_is_the_image_around_the_b_column(process):
 
 def test_noise_has_the_variance_of_counting(process):
     cells = process.images(torch.zeros(200, 3), torch.full((200,), 120.0))
-    low, high = (
-        record(cells, 3.905, Conditions(dose=(d, d), source_A=(0.2, 0.2), **STILL), torch.Generator().manual_seed(1))
-        for d in (1e4, 1e12)
-    )
-    signal = cells[0].std() * (high[0].std() / high[0].std())
+    conditions = Conditions(dose=(1e4, 1e4), source_A=(0.2, 0.2), **STILL)
+    low = record(cells, 3.905, conditions, torch.Generator().manual_seed(1))
     blurred = refine(cells[:1], torch.tensor([[0.04, 0.0, 0.04]]), 3.905)
     area = (3.905 / 20) * (3.905 / np.sqrt(2) / 14)
     expected = float(cells[0].mean() / (1e4 * area) / blurred.var())
     measured = float((low / low.std(dim=(1, 2), keepdim=True)).var(dim=0).mean())
-    assert signal > 0
     assert measured == pytest.approx(expected / (1 + expected), rel=0.1)
 
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from unitcell.errors import InputError
+from unitcell.image_formation import source_covariance, source_damping
 
 # A window is 2√2·a × 2a around a B column: 14 columns per B-B spacing a/√2 along x, 20 rows per a along y.
 WINDOW_SHAPE = (40, 56)
@@ -138,8 +139,7 @@ def refine(cells, source_A2, lattice_A, tail=None):
     qy = torch.fft.fftfreq(rows, 2 * lattice_A / rows, device=cells.device, dtype=cells.dtype)
     qx = torch.fft.rfftfreq(columns, math.sqrt(2) * lattice_A / columns, device=cells.device, dtype=cells.dtype)
     qy, qx = torch.meshgrid(qy, qx, indexing="ij")
-    xx, xy, yy = source_A2[:, :, None, None].unbind(1)
-    spectrum = torch.fft.rfft2(cells) * torch.exp(-2 * math.pi**2 * (xx * qx**2 + 2 * xy * qx * qy + yy * qy**2))
+    spectrum = torch.fft.rfft2(cells) * source_damping(qx, qy, source_A2)
     if tail is not None:
         weight, dx, dy = tail[:, :, None, None].unbind(1)
         spectrum = spectrum * (1 + weight * torch.exp(-2j * math.pi * (qx * dx + qy * dy))) / (1 + weight)
@@ -176,10 +176,7 @@ def _sources(count, conditions, uniform):
     size = uniform(*conditions.source_A, (count,))
     ratio = uniform(1.0, conditions.ellipticity, (count,))
     angle = uniform(0.0, math.pi, (count,))
-    long, short = size**2 * ratio, size**2 / ratio
-    mean, half = (long + short) / 2, (long - short) / 2
-    along, across = half * torch.cos(2 * angle), half * torch.sin(2 * angle)
-    return torch.stack([mean + along, across, mean - along], dim=1)
+    return source_covariance(size, ratio, angle)
 
 
 def _tails(count, conditions, uniform):

@@ -1,6 +1,18 @@
 """Electron scattering by crystals: from atoms and a microscope to annular-detector images."""
 
-from unitcell.scattering.bloch import annular_images, brillouin_zone, projected_potential
+from unitcell.scattering.beams import brillouin_zone, supercell_points
+from unitcell.scattering.bloch import annular_images
+from unitcell.scattering.convergence import Sampling, choose_sampling
 from unitcell.scattering.microscope import Microscope
+from unitcell.scattering.phonons import Vibrations, frozen_phonon_images
 
-__all__ = ["Microscope", "annular_images", "brillouin_zone", "projected_potential"]
+__all__ = [
+    "Microscope",
+    "Sampling",
+    "Vibrations",
+    "annular_images",
+    "brillouin_zone",
+    "choose_sampling",
+    "frozen_phonon_images",
+    "supercell_points",
+]

@@ -1,191 +1,221 @@
-"""ABF images of a periodic crystal from its scattering matrix: every thickness from one diagonalisation.
+"""Images of a periodic crystal from its Bloch waves: every thickness from one diagonalisation.
 
-A fast electron in a crystal whose projected potential V has the period of the cell obeys, in the
-small-angle approximation and in the basis of beams k + g,
+A fast electron in a crystal obeys, in the small-angle approximation and in the basis of the beams (h, k, l),
 
-    dψ/dz = i A ψ,   A_gh = −π λ |k + g|² δ_gh + (σ / c) V_{g−h},                       (1)
+    dψ/dz = i A ψ,   A_gh = 2π s_g δ_gh + (σ / c) V_{g−h},                                          (1)
 
-with λ the wavelength, σ the interaction constant, c the period along the beam and V_g the Fourier
-coefficients of the potential projected over c. A is Hermitian, A = U Λ U†, so the scattering matrix
-of every thickness t is S(t) = U exp(iΛt) U† (Bethe 1928; Kirkland, Advanced Computing in Electron
-Microscopy, chapter 6). A convergent probe at r is a coherent sum of the beams g inside its aperture,
-separately for every k of the first Brillouin zone, and the detector D sums intensities:
-
-    I(r) = Σ_k Σ_{h ∈ D} |Σ_{g ∈ aperture} S_hg exp(−2πi g·r − iχ_g)|²
-         = Σ_{g,g'} exp(2πi (g − g')·r) Σ_k (S_D† S_D)_gg' ,                            (2)
-
-a trigonometric polynomial in r whose coefficients are summed once, for all probe positions.
+with s_g the excitation error, σ the interaction constant and V_g/c the Fourier coefficients of the potential in
+three dimensions. A is Hermitian, A = U Λ U†, so the scattering matrix of every thickness t is
+S(t) = U exp(iΛt) U† (Bethe 1928; Kirkland, Advanced Computing in Electron Microscopy, chapter 6). Beams of upper
+Laue zones take part where they are near the Ewald sphere; without them A is that of one projected potential.
 """
-
-import itertools
 
 import numpy as np
 import torch
-from abtem.parametrizations import LobatoParametrization
 
 from unitcell.errors import InputError
+from unitcell.scattering.beams import brillouin_zone, independent_blocks, require_sampled, select_beams
+from unitcell.scattering.potential import Atomic, absorptive_factor, is_real
+from unitcell.scattering.probe import ImageSum, complex_of
 
-# B [Å²] at 300 K for SrTiO3 (Peng, Dudarev, Whelan, High-Energy Electron Diffraction and Microscopy,
-# 2004); other elements get the value of a thermal displacement of 0.08 Å, B = 8π²·0.08².
-DEBYE_WALLER_A2 = {"Sr": 0.6214, "Ti": 0.4398, "O": 0.7323}
-DEBYE_WALLER_OTHER_A2 = 0.505
-NEGLIGIBLE = 1e-9
+CUTOFF_MRAD = 80.0
+EXCITATION_PER_A = 0.03
 
 
 def annular_images(
-    crystal, microscope, thicknesses_A, shape, *, cutoff_mrad=90.0, k_points=(2, 2), thermal=True,
-    device="cpu", dtype=torch.float64,
+    crystal, microscope, thicknesses_A, shape, *, cutoff_mrad=CUTOFF_MRAD, excitation_per_A=EXCITATION_PER_A,
+    k_points=(2, 2), fold=True, thermal=True, absorption=False, debye_waller_A2=None, detectors_mrad=None,
+    positions=None, crystal_tilt_mrad=None, device="cpu", dtype=torch.float32,
 ):  # fmt: skip
-    """Annular-detector images of one cell at every thickness.
+    """Elastic annular-detector images of one cell at every thickness, for one crystal or a batch.
 
     Parameters
     ----------
-    crystal : ase.Atoms
+    crystal : ase.Atoms, or a list of them with equal cell and elements
         Orthogonal periodic cell, beam along z.
-    microscope : Microscope
-    thicknesses_A : sequence of float, shape (T,)
+    microscope : unitcell.scattering.Microscope
+    thicknesses_A : sequence of float or tensor, shape (T,)
         Thicknesses [Å].
     shape : (rows, columns)
         Probe positions over the cell: rows along y, columns along x, the first at the origin.
     cutoff_mrad : float
-        Beams beyond this angle are left out [mrad].
-    k_points : (int, int)
-        Sampling of the Brillouin zone of the cell along x and y: the probe repeats after so many cells.
+        Beams of the zeroth Laue zone beyond this angle are left out [mrad].
+    excitation_per_A : float
+        Largest excitation error of the beams of upper zones [1/Å]; 0 for one projected potential.
+    k_points : (int, int) or ndarray (n, 2)
+        Sampling of the Brillouin zone, see `beams.brillouin_zone`: the probe repeats after so many cells.
+    fold : bool
+        Let k stand for −k too, where the crystal has an inversion centre at the origin. Exact for one projected
+        potential; with upper zones it averages the crystal with its mirror image, which differs by some 0.1 %.
     thermal : bool
-        Damp the potential by the Debye-Waller factors of 300 K (elastic scattering only).
+        Damp the potential by Debye–Waller factors, `debye_waller_A2` or the table of 300 K.
+    absorption : bool
+        Take away, to first order, the electrons that thermal diffuse scattering takes out of the elastic wave.
+    detectors_mrad : list of (inner, outer), optional
+        Several detectors at once, instead of the microscope's.
+    positions : tensor (n, 3) or (batch, n, 3), optional
+        Atomic positions [Å] instead of the crystal's; gradients flow back to them.
+    crystal_tilt_mrad : tensor (2,), optional
+        Crystal tilt instead of the microscope's; gradients flow back to it.
     device, dtype : torch device and real dtype
 
     Returns
     -------
-    torch.Tensor, shape (T, rows, columns)
+    torch.Tensor, shape ([batch,] [detectors,] T, rows, columns)
         Fraction of the incident electrons that reach the detector.
 
     Raises
     ------
     InputError
-        Negative thickness, or a detector beyond the cut-off.
+        Negative thickness, a detector beyond the cut-off, positions that are not finite, a cell that is not orthogonal.
     """
-    thicknesses = torch.as_tensor(np.asarray(thicknesses_A, dtype=float), dtype=dtype, device=device)
-    _require_sensible(thicknesses, microscope, cutoff_mrad)
-    potential = projected_potential(crystal, microscope, cutoff_mrad, thermal, device, dtype)
-    coefficients = torch.zeros((len(thicknesses), *shape), dtype=_complex(dtype), device=device)
-    incident = 0
-    for k, weight in brillouin_zone(k_points, crystal.cell.lengths()[:2], inversion=not potential.is_complex()):
-        beams = select_beams(crystal.cell.lengths()[:2], k, microscope, cutoff_mrad)
-        for block in independent_blocks(beams, potential):
-            incident += weight * _add_block(
-                coefficients, beams[block], k, weight, potential, crystal, microscope, thicknesses
-            )
-    if not potential.is_complex():
-        coefficients = coefficients.real  # −k gives the image of k turned by 180°: their sum is even
-    return torch.fft.ifft2(coefficients, norm="forward").real / incident
+    detectors = detectors_mrad or [(microscope.inner_mrad, microscope.outer_mrad)]
+    thicknesses = require_thicknesses(thicknesses_A, dtype, device)
+    atomic = Atomic.of(crystal, thermal, debye_waller_A2, positions, device)
+    require_sampled(atomic.lengths, microscope, cutoff_mrad, detectors)
+    tilt = crystal_tilt_mrad
+    if tilt is None:
+        tilt = torch.tensor([microscope.crystal_tilt_x_mrad, microscope.crystal_tilt_y_mrad], dtype=torch.float64)
+    matrices = BlochMatrices(atomic, microscope, cutoff_mrad, excitation_per_A, absorption, tilt, dtype)
+    batch = (len(atomic.positions), len(detectors), len(thicknesses))
+    total = ImageSum(atomic.lengths, microscope, batch, device, dtype)
+    halve = fold and matrices.real and not bool(tilt.detach().any()) and _is_round(microscope)
+    incident = 0.0
+    for k, weight in brillouin_zone(k_points, atomic.lengths, inversion=halve):
+        for beams in matrices.blocks(k):
+            incident += weight * _add_block(total, matrices, beams, k, weight, detectors, thicknesses)
+    if halve:
+        total.coefficients = total.coefficients.real.to(total.coefficients.dtype)  # −k gives the image turned by 180°
+    images = total.images(shape, incident)
+    images = images if detectors_mrad else images[:, 0]
+    return images if isinstance(crystal, (list, tuple)) or _batched(positions) else images[0]
 
 
-def projected_potential(crystal, microscope, cutoff_mrad, thermal=True, device="cpu", dtype=torch.float64):
-    """Fourier coefficients V_hk of the projected potential [V Å], indices running over (−2H…2H, −2K…2K).
+class BlochMatrices:
+    """The matrices A of equation (1) of a crystal, block by block and k by k.
 
-    V_g = Σ_j f_j(|g|) exp(−B_j g²/4) exp(−2πi g·r_j) / area, with Lobato and Van Dyck's (2014) factors.
-    Real-valued where the cell has an inversion centre at its origin.
+    Parameters are those of `annular_images`; `real` says whether A is real (inversion centre at the origin).
     """
-    lengths = crystal.cell.lengths()[:2]
-    reach = [2 * int(np.floor(cutoff_mrad * 1e-3 / microscope.wavelength_A * length)) + 2 for length in lengths]
-    h, k = np.meshgrid(
-        *(np.arange(-n, n + 1) / length for n, length in zip(reach, lengths, strict=True)), indexing="ij"
-    )
-    total = np.zeros(h.shape, dtype=complex)
-    symbols = np.array(crystal.get_chemical_symbols())
-    for symbol in np.unique(symbols):
-        factor = LobatoParametrization().projected_scattering_factor(symbol)(h**2 + k**2)
-        if thermal:
-            factor = factor * np.exp(-DEBYE_WALLER_A2.get(symbol, DEBYE_WALLER_OTHER_A2) * (h**2 + k**2) / 4)
-        x, y = crystal.positions[symbols == symbol, :2].T
-        phases = np.exp(-2j * np.pi * np.multiply.outer(h, x)) * np.exp(-2j * np.pi * np.multiply.outer(k, y))
-        total += factor * phases.sum(axis=-1)
-    total /= lengths.prod()
-    if np.abs(total.imag).max() < NEGLIGIBLE * np.abs(total).max():
-        return torch.as_tensor(total.real, dtype=dtype, device=device)
-    return torch.as_tensor(total, dtype=_complex(dtype), device=device)
+
+    def __init__(self, atomic, microscope, cutoff_mrad, excitation_per_A, absorption, tilt_mrad, dtype):
+        if absorption and (atomic.positions.requires_grad or tilt_mrad.requires_grad):
+            raise InputError("Gradients do not pass through the absorptive potential: set absorption=False.")
+        self.atomic, self.microscope, self.tilt, self.dtype = atomic, microscope, tilt_mrad, dtype
+        self.cutoff_mrad, self.excitation = cutoff_mrad, excitation_per_A
+        reach = 2 * np.abs(self._all_beams(np.zeros(2))).max(axis=0) + [2, 2, 0]
+        self.grid = [np.arange(-n, n + 1) for n in (*reach[:2], reach[2] // 2)]
+        potential = atomic.coefficients(*self.grid)
+        # A gradient may leave the inversion centre behind, so it needs the complex form.
+        self.real = not potential.requires_grad and is_real(potential)
+        self.potential = potential.real if self.real else potential
+        self.loss = (
+            atomic.coefficients(*self.grid, factors=absorptive_factor(microscope.interaction)) if absorption else None
+        )
+
+    def _all_beams(self, k):
+        return select_beams(self.atomic.lengths, k, self.microscope, self.cutoff_mrad, self.excitation)
+
+    def blocks(self, k):
+        """Beams (h, k, l) of each independent block at k."""
+        beams = self._all_beams(k)
+        return [beams[mask] for mask in independent_blocks(beams, self.potential, self.grid)]
+
+    def matrix(self, beams, k):
+        """A [rad/Å] of one block: tensor (batch, n, n)."""
+        lengths, scope = self.atomic.lengths, self.microscope
+        matrix = self._gather(self.potential, beams)
+        q = torch.as_tensor(beams[:, :2] / lengths[:2] + k, device=matrix.device)
+        layers = torch.as_tensor(beams[:, 2] / lengths[2], device=matrix.device)
+        leaning = q @ (self.tilt.to(matrix.device).double() * 1e-3)
+        errors = layers - scope.wavelength_A * (q**2).sum(dim=1) / 2 - leaning
+        return matrix + torch.diag(2 * np.pi * errors).to(matrix.dtype)
+
+    def losses(self, beams, vectors):
+        """First-order absorption [1/Å] of each Bloch wave: tensor (batch, n)."""
+        loss = self._gather(self.loss.real if self.real else self.loss, beams)
+        return torch.einsum("bgn,bgn->bn", vectors.conj(), loss.to(vectors.dtype) @ vectors).real
+
+    def _gather(self, table, beams):
+        """(σ/c) V_{g−h} of a block."""
+        step = torch.as_tensor(beams[:, None, :] - beams[None, :, :], device=table.device)
+        h, k, layer = (step[..., axis] - int(self.grid[axis][0]) for axis in range(3))
+        dtype = complex_of(self.dtype) if table.is_complex() else self.dtype
+        return (table.to(dtype))[:, h, k, layer] * (self.microscope.interaction / self.atomic.lengths[2])
 
 
-def brillouin_zone(k_points, lengths, inversion):
-    """Points of a Monkhorst-Pack grid [1/Å] with their weights.
+class Propagation(torch.autograd.Function):
+    """S(t) = U exp(iΛt) U† between some rows and columns, differentiable also where Bloch waves are degenerate.
 
-    With an inversion centre at the origin, −k gives the image of k turned by 180°: half are computed.
+    The derivative needs no differences of eigenvectors: dS = U (Φ ∘ U† dA U) U† with the divided differences
+    Φ_mn = (exp(iλ_m t) − exp(iλ_n t)) / (λ_m − λ_n), which stay finite.
     """
-    axes = [((np.arange(n) + 0.5) / n - 0.5) / length for n, length in zip(k_points, lengths, strict=True)]
-    points = list(itertools.product(*axes))
-    if not inversion:
-        return [(point, 1.0) for point in points]
-    half = [point for point in points if point > (0.0, 0.0)]
-    return [(point, 2.0) for point in half] + [(point, 1.0) for point in points if point == (0.0, 0.0)]
+
+    @staticmethod
+    def forward(ctx, matrix, thicknesses, rows, columns):
+        values, vectors = torch.linalg.eigh(matrix)
+        ctx.save_for_backward(values, vectors, thicknesses)
+        ctx.rows, ctx.columns = rows, columns
+        return evolved(values, vectors, thicknesses, rows, columns)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        values, vectors, thicknesses = ctx.saved_tensors
+        full = vectors.to(gradient.dtype)
+        inner = full[:, ctx.rows].mH[:, None] @ gradient @ full[:, ctx.columns][:, None]  # U†ḠU: (batch, T, n, n)
+        mean, half = (values[:, :, None] + values[:, None, :]) / 2, (values[:, :, None] - values[:, None, :]) / 2
+        through_matrix, through_thickness = 0, []
+        for index, t in enumerate(thicknesses):
+            divided = 1j * t * torch.exp(1j * mean * t) * torch.sinc(half * t / torch.pi)
+            through_matrix = through_matrix + divided.conj() * inner[:, index]
+            slope = 1j * values * torch.exp(1j * values * t)
+            through_thickness.append((slope.conj() * inner[:, index].diagonal(dim1=-2, dim2=-1)).real.sum())
+        through_matrix = full @ through_matrix @ full.mH
+        real = not vectors.is_complex()
+        return through_matrix.real if real else through_matrix, torch.stack(through_thickness), None, None
 
 
-def select_beams(lengths, k, microscope, cutoff_mrad):
-    """Indices (h, k) of the beams within the cut-off, ndarray of int, shape (n, 2)."""
-    limit = cutoff_mrad * 1e-3 / microscope.wavelength_A
-    reach = [int(np.ceil(limit * length)) + 1 for length in lengths]
-    indices = np.array(list(itertools.product(*(range(-n, n + 1) for n in reach))))
-    return indices[np.hypot(*(indices / lengths + k).T) <= limit]
+def evolved(values, vectors, thicknesses, rows, columns, losses=None):
+    """U exp(iΛt − losses·t) U† [rows, columns] for every thickness: complex tensor (batch, T, rows, columns)."""
+    exponent = 1j * values if losses is None else 1j * values - losses
+    phases = torch.exp(exponent[:, None, :] * thicknesses[None, :, None])
+    left, right = vectors[:, rows].to(phases.dtype), vectors[:, columns].mH.to(phases.dtype)
+    return (left[:, None] * phases[:, :, None, :]) @ right[:, None]
 
 
-def independent_blocks(beams, potential):
-    """Masks of the beams that the potential does not couple, from translations by half a cell.
-
-    Where the crystal repeats after half a cell (as c⁻ patterns do along the diagonal), every second
-    coefficient V_g vanishes and the beams fall into independent classes.
-    """
-    centre = (np.array(potential.shape) - 1) // 2
-    h, k = np.meshgrid(*(np.arange(n) - c for n, c in zip(potential.shape, centre, strict=True)), indexing="ij")
-    size = potential.abs().cpu().numpy()
-    labels = np.zeros(len(beams), dtype=int)
-    for along_x, along_y in ((1, 0), (0, 1), (1, 1)):
-        odd = (along_x * h + along_y * k) % 2 == 1
-        if size[odd].max() <= NEGLIGIBLE * size.max():
-            labels = 2 * labels + (beams @ (along_x, along_y)) % 2
-    return [labels == label for label in np.unique(labels)]
-
-
-def scattering_rows(beams, k, potential, crystal, microscope, thicknesses, rows, columns):
-    """S(t)[rows, columns] for every thickness, from equation (1): complex tensor (T, rows, columns)."""
-    lengths = crystal.cell.lengths()
-    centre = [(n - 1) // 2 for n in potential.shape]
-    step = torch.as_tensor(beams[:, None, :] - beams[None, :, :], device=potential.device)
-    coupling = potential[step[..., 0] + centre[0], step[..., 1] + centre[1]]
-    q2 = torch.as_tensor(((beams / lengths[:2] + k) ** 2).sum(axis=1), device=potential.device)
-    matrix = coupling * (microscope.interaction / lengths[2])
-    matrix.diagonal().sub_((np.pi * microscope.wavelength_A * q2).to(matrix.dtype))
-    values, vectors = torch.linalg.eigh(matrix)
-    phases = torch.exp(1j * torch.outer(thicknesses, values))
-    left = vectors[rows].to(phases.dtype)
-    right = vectors[columns].mH.to(phases.dtype)
-    return (left * phases[:, None, :]) @ right
-
-
-def _add_block(coefficients, beams, k, weight, potential, crystal, microscope, thicknesses):
-    """Add one block of beams to the coefficients of equation (2); return its number of incident beams."""
-    lengths = crystal.cell.lengths()[:2]
-    q = beams / lengths + k
-    angle_mrad = np.hypot(*q.T) * microscope.wavelength_A * 1e3
-    aperture = np.flatnonzero(angle_mrad <= microscope.semiangle_mrad)
-    detector = np.flatnonzero((angle_mrad >= microscope.inner_mrad) & (angle_mrad <= microscope.outer_mrad))
-    matrix = scattering_rows(beams, k, potential, crystal, microscope, thicknesses, detector, aperture)
-    chi = -np.pi * microscope.wavelength_A * microscope.defocus_A * (q[aperture] ** 2).sum(axis=1)
-    matrix = matrix * torch.exp(-1j * torch.as_tensor(chi, device=matrix.device)).to(matrix.dtype)
-    density = weight * (matrix.mH @ matrix)
-    step = beams[aperture][:, None, :] - beams[aperture][None, :, :]
-    rows, columns = coefficients.shape[1:]
-    target = torch.as_tensor((step[..., 1] % rows) * columns + step[..., 0] % columns, device=matrix.device)
-    coefficients.view(len(thicknesses), -1).index_add_(1, target.reshape(-1), density.reshape(len(thicknesses), -1))
-    return len(aperture)
-
-
-def _require_sensible(thicknesses, microscope, cutoff_mrad):
-    if len(thicknesses) == 0 or bool((thicknesses < 0).any()):
+def require_thicknesses(thicknesses_A, dtype, device):
+    """Thicknesses as a tensor (T,), refused where none or negative."""
+    if not isinstance(thicknesses_A, torch.Tensor):
+        thicknesses_A = torch.as_tensor(np.asarray(thicknesses_A, dtype=float))
+    thicknesses = thicknesses_A.to(device=device, dtype=dtype).reshape(-1)
+    if len(thicknesses) == 0 or not bool((thicknesses >= 0).all()):
         raise InputError(f"Thicknesses of {thicknesses.tolist()} Å cannot be: give one or more, none negative.")
-    needed = max(microscope.outer_mrad, microscope.semiangle_mrad)
-    if needed > cutoff_mrad:
-        raise InputError(f"The cut-off of {cutoff_mrad:g} mrad leaves out beams at {needed:g} mrad: raise cutoff_mrad.")
+    return thicknesses
 
 
-def _complex(dtype):
-    return torch.complex64 if dtype == torch.float32 else torch.complex128
+def _add_block(total, matrices, beams, k, weight, detectors, thicknesses):
+    """Add one block of beams to the sum; return its number of incident beams."""
+    aperture, seen, phases = total.beams(beams[:, :2], k, detectors)
+    incoming = beams[aperture, 2] == 0  # the same angle in an upper zone is another wave, not yet there
+    columns, phases = aperture[incoming], phases[torch.as_tensor(incoming, device=phases.device)]
+    rows = np.unique(np.concatenate(seen))
+    if len(columns) == 0 or len(rows) == 0:
+        return len(columns)
+    matrix = matrices.matrix(beams, k)
+    if matrices.loss is None:
+        scattered = Propagation.apply(matrix, thicknesses, rows, columns)
+    else:
+        values, vectors = torch.linalg.eigh(matrix)
+        scattered = evolved(values, vectors, thicknesses, rows, columns, matrices.losses(beams, vectors))
+    for index, detector in enumerate(seen):
+        chosen = torch.as_tensor(np.isin(rows, detector), device=scattered.device)
+        total.add(scattered[:, :, chosen], phases, beams[columns, :2], weight, (slice(None), index))
+    return len(columns)
+
+
+def _is_round(microscope):
+    """Whether the probe is the same at −q, so that k may stand for −k."""
+    return not (microscope.coma_A or microscope.beam_tilt_x_mrad or microscope.beam_tilt_y_mrad)
+
+
+def _batched(positions):
+    return positions is not None and positions.dim() == 3

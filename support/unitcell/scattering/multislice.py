@@ -1,0 +1,188 @@
+"""Frozen-phonon multislice in real space: images of any crystal, of any thickness, periodic along the beam or not.
+
+The crystal is cut into slices. Slice s multiplies the wave by t_s = exp(iσv_s) and free space then
+takes it on by its thickness Δz_s (Cowley and Moodie 1957; Kirkland, Advanced Computing in Electron
+Microscopy, chapters 6 and 7):
+
+    ψ_{s+1} = F⁻¹ P_s F [t_s ψ_s],   P_s(q) = exp(−iπλΔz_s(|q|² + 2 q·K)) for |q| ≤ 2/3 Nyquist.   (1)
+
+The electrons on a detector D are Σ_{h ∈ D} |ψ(h)|². The steps are linear in the wave, so a scan needs
+no more waves than the aperture has beams: with S_hg the wave that beam g of the aperture becomes,
+
+    I(r) = Σ_{h ∈ D} |Σ_g S_hg a_g(r)|²,   a_g(r) = exp(−2πi g·r − iχ_g) / √G                     (2)
+
+is the image of every probe position r, exactly. (A scan of the whole cell at its Nyquist distance has
+16/π = 5.1 times more positions than the aperture has beams.) Either kind of wave is propagated,
+whichever are fewer. Thermal motion is a mean over configurations of displaced atoms, each one a
+snapshot that an electron sees frozen (Loane, Xu and Silcox, Acta Cryst. A 47, 267, 1991).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from unitcell.errors import InputError
+from unitcell.scattering.debye_waller import rms_displacements
+from unitcell.scattering.memory import plan_batches, usable_bytes
+from unitcell.scattering.propagation import Propagation, side_by_side
+from unitcell.scattering.slices import cut_slices
+from unitcell.scattering.wave_grid import make_grid
+
+
+@dataclass(frozen=True)
+class MultisliceImages:
+    """What a frozen-phonon multislice measured.
+
+    Parameters
+    ----------
+    samples : ndarray, shape (configurations, detectors, thicknesses, *scan)
+        Fraction of the incident electrons that reach each detector.
+    thicknesses_A : ndarray, shape (thicknesses,)
+        Thicknesses used [Å]: those of the slices nearest to the wanted ones.
+    within_band : ndarray, shape (thicknesses,)
+        Share of the electrons still within the band limit; the rest went to higher angles and is lost.
+    waves : str
+        Which kind of wave was propagated, "beams" or "probes".
+    """
+
+    samples: np.ndarray
+    thicknesses_A: np.ndarray
+    within_band: np.ndarray
+    waves: str
+
+    @property
+    def mean(self):
+        """Images, the mean over configurations: ndarray (detectors, thicknesses, *scan)."""
+        return self.samples.mean(axis=0)
+
+    @property
+    def standard_error(self):
+        """Standard error of the mean, same shape; nan for a single configuration."""
+        count = len(self.samples)
+        if count == 1:
+            return np.full(self.samples.shape[1:], np.nan)
+        return self.samples.std(axis=0, ddof=1) / np.sqrt(count)
+
+
+def scan_positions(crystal, shape, region_A=None):
+    """Probe positions on a grid.
+
+    Parameters
+    ----------
+    crystal : ase.Atoms
+    shape : (rows, columns)
+        Rows along y, columns along x.
+    region_A : ((x0, y0), (x1, y1)), optional
+        Two opposite corners [Å], the second excluded; the whole cell where not given.
+
+    Returns
+    -------
+    ndarray, shape (rows, columns, 2), x and y [Å]
+    """
+    (x0, y0), (x1, y1) = region_A if region_A is not None else ((0, 0), crystal.cell.lengths()[:2])
+    y, x = np.meshgrid(
+        *(a + (b - a) * np.arange(n) / n for a, b, n in ((y0, y1, shape[0]), (x0, x1, shape[1]))), indexing="ij"
+    )
+    return np.stack([x, y], axis=-1)
+
+
+def multislice_images(
+    crystal, microscope, thicknesses_A, positions_A, *, detectors_mrad=None, sampling_A=0.08, slice_A=1.0,
+    configurations=None, debye_waller_A2=None, seed=0, waves="auto", memory_limit_GB=None, device="cpu",
+    dtype=torch.float32, progress=True,
+):  # fmt: skip
+    """Annular-detector images by multislice, static or with frozen phonons.
+
+    Parameters
+    ----------
+    crystal : ase.Atoms
+        Orthogonal supercell, beam along z, periodic across the beam. It repeats along the beam where
+        ``crystal.pbc[2]``; every repeat then gets displacements of its own.
+    microscope : Microscope
+        The source's size is not applied here.
+    thicknesses_A : sequence of float, shape (T,)
+        Thicknesses [Å], all from one pass. Each is taken at the nearest slice.
+    positions_A : array of float, shape (*scan, 2)
+        Probe positions x, y [Å].
+    detectors_mrad : sequence of (inner, outer), optional
+        Annular detectors [mrad], both limits included; the microscope's own where not given.
+    sampling_A : float
+        Largest distance between grid points [Å]; numbers of points are products of 2, 3 and 5.
+    slice_A : float
+        Slice thickness [Å].
+    configurations : int or sequence of int, optional
+        How many frozen-phonon configurations, or their numbers: configuration n is the same in every run
+        with the same seed. A static crystal where not given.
+    debye_waller_A2 : mapping of str to float, optional
+        B [Å²] that replaces `debye_waller`'s of 300 K; the rms displacement along one axis is √(B / 8π²).
+    seed : int
+    waves : {"auto", "beams", "probes"}
+        Which waves to propagate, see equation (2).
+    memory_limit_GB : float, optional
+        Memory that may be used [GB]; four fifths of what is free where not given.
+    device, dtype : torch device and real dtype
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    MultisliceImages
+
+    Raises
+    ------
+    InputError
+        A cell, sampling, thickness, position, detector or displacement that cannot be used, or too little memory.
+    """
+    positions = _checked_positions(positions_A)
+    rings = _checked_rings(detectors_mrad or [(microscope.inner_mrad, microscope.outer_mrad)])
+    numbers = _checked_configurations(configurations)
+    sigmas_A = rms_displacements(crystal.get_chemical_symbols(), debye_waller_A2)
+    grid = make_grid(crystal, microscope, sampling_A, rings)
+    slices = cut_slices(crystal, slice_A)
+    planes, depths = slices.exit_planes(thicknesses_A)
+    static, flat = configurations is None, positions.reshape(-1, 2)
+    job = Propagation(crystal, grid, slices, planes, flat, rings, device, dtype, len(numbers), static)
+    usable = usable_bytes(device, memory_limit_GB)
+    job.use(waves if waves != "auto" else job.cheaper(usable))
+    batches = plan_batches(job.budget(), job.wave_count, len(numbers), device, usable)
+    samples, within = [], 0
+    with (
+        tqdm(total=len(numbers) * job.wave_count, unit="wave", disable=not progress) as bar,
+        side_by_side(batches) as run,
+    ):
+        for start in range(0, len(numbers), batches.configurations):
+            group = numbers[start : start + batches.configurations]
+            images, shares = job.images(group, sigmas_A, seed, batches, run, bar)
+            samples.append(images.cpu().numpy())
+            within = within + shares.cpu().numpy()
+    samples = np.concatenate(samples).reshape(len(numbers), len(rings), len(planes), *positions.shape[:-1])
+    return MultisliceImages(samples, depths, within / len(numbers), job.waves)
+
+
+def _checked_positions(positions_A):
+    positions = np.asarray(positions_A, dtype=float)
+    if positions.ndim < 2 or positions.shape[-1] != 2 or positions.size == 0:
+        raise InputError(f"Probe positions of shape {positions.shape} cannot be: give x and y [Å] as an (n, 2) array.")
+    if not np.isfinite(positions).all():
+        bad = np.argwhere(~np.isfinite(positions).all(axis=-1))[0].tolist()
+        raise InputError(f"Probe position {bad} is {positions[tuple(bad)].tolist()}: give finite numbers [Å].")
+    return positions
+
+
+def _checked_rings(detectors_mrad):
+    for inner, outer in detectors_mrad:
+        if not 0 <= inner < outer < np.inf:
+            raise InputError(f"A detector from {inner:g} to {outer:g} mrad collects nothing: give 0 ≤ inner < outer.")
+    return list(detectors_mrad)
+
+
+def _checked_configurations(configurations):
+    """Numbers of the configurations; a static crystal is one."""
+    if configurations is None:
+        return [0]
+    numbers = list(range(configurations)) if isinstance(configurations, int) else [int(n) for n in configurations]
+    if not numbers or min(numbers) < 0:
+        raise InputError(f"configurations = {configurations} cannot be: give 1 or more, or None for a static crystal.")
+    return numbers
