@@ -1,12 +1,13 @@
 """The book's image library: ABF images of tilted perovskites over tilts and thickness."""
 
 import numpy as np
+import torch
 import xarray as xr
-from tqdm.auto import tqdm
 
+from unitcell.campaign import run_structures
 from unitcell.crystals import beam_periods, tilted_perovskite
 from unitcell.errors import InputError
-from unitcell.scattering import Microscope, annular_images
+from unitcell.scattering import Microscope, Vibrations, annular_images, fibonacci_points, frozen_phonon_images
 from unitcell.tilts import to_projection, to_pseudocubic
 
 # 28 × 40 probe positions over √2·a × 2a: the Nyquist sampling of a 30 mrad probe at 200 kV, rounded up.
@@ -24,9 +25,10 @@ def tilt_grid(step_deg, limit_deg=10.0):
 
 def simulate_stack(
     tilts_deg, thicknesses_A, microscope, *, signs="---", a_site="Sr", b_site="Ti", lattice_A=3.905,
-    cutoff_mrad=90.0, k_points=(3, 2), device="cpu", progress=True,
+    cutoff_mrad=60.0, k_points=(4, 3), configurations=0, seed=0, scheduler=None, folder=None, device="cpu",
+    progress=True,
 ):  # fmt: skip
-    """Images of one cell (√2·a × 2a) for every tilt and thickness.
+    """Images of one cell (√2·a × 2a) for every tilt and thickness, elastic or with frozen phonons.
 
     Mirrors and a shift by one column make every sign combination a copy of the octant v, u, γ ≥ 0, so
     a grid of 125 structures costs 27 scattering matrices.
@@ -40,29 +42,55 @@ def simulate_stack(
     signs, a_site, b_site, lattice_A
         See `unitcell.crystals.tilted_perovskite`; patterns that are uniform along the beam.
     cutoff_mrad, k_points, device
-        See `unitcell.scattering.annular_images`.
+        See `unitcell.scattering.annular_images`. At 300 K upper Laue zones are too weak to matter.
+    configurations : int
+        0 for elastic images, else the number of frozen-phonon configurations, shared out over five k-points
+        (`beams.fibonacci_points`, in place of `k_points`) where they divide.
+    seed : int
+        Of the phonons.
+    scheduler : str, optional
+        Address of a Dask scheduler that shares out the structures; None computes here.
+    folder : path, optional
+        Keeps every finished structure, so that a stopped run goes on where it was.
 
     Returns
     -------
     xarray.Dataset
-        `abf` (tilt, thickness, y, x), float32, fraction of the incident electrons; coordinates
-        alpha, beta, gamma [degrees], thickness, x and y [Å]; the settings as attributes.
+        `abf` (tilt, thickness, y, x), float32, fraction of the incident electrons, and with phonons its standard
+        error `abf_error`; coordinates alpha, beta, gamma [degrees], thickness, x and y [Å]; settings as attributes.
     """
     if beam_periods(signs) != 1:
         raise InputError(f"Pattern '{signs}' alternates along the beam: the library holds '-' or '0' about a and b.")
     tilts_deg = np.asarray(tilts_deg, dtype=float)
     octant, member = np.unique(_octant(tilts_deg), axis=0, return_inverse=True)
-    images = np.empty((len(octant), len(thicknesses_A), *CELL_SHAPE), dtype=np.float32)
-    for index, projection in enumerate(tqdm(octant, desc="structures", disable=not progress)):
-        crystal = tilted_perovskite(*to_pseudocubic(*projection), signs, a_site, b_site, lattice_A)
-        images[index] = annular_images(
-            crystal, microscope, thicknesses_A, CELL_SHAPE, cutoff_mrad=cutoff_mrad, k_points=k_points, device=device
-        ).cpu()
-    stack = np.stack([_from_octant(images[m], tilt) for m, tilt in zip(member.reshape(-1), tilts_deg, strict=True)])
     settings = microscope.as_attributes() | {
         "signs": signs, "a_site": a_site, "b_site": b_site, "lattice_A": lattice_A, "cutoff_mrad": cutoff_mrad,
+        "k_points": list(k_points), "configurations": configurations, "seed": seed,
     }  # fmt: skip
-    return _dataset(stack, tilts_deg, thicknesses_A, settings)
+    thicknesses = [float(t) for t in np.asarray(thicknesses_A, dtype=float)]
+    tasks = [(tuple(map(float, projection)), thicknesses, settings, device) for projection in octant]
+    found = dict(enumerate(run_structures(_structure_images, tasks, scheduler, folder, progress)))
+    turned = [_from_octant(found[m], tilt) for m, tilt in zip(member.reshape(-1), tilts_deg, strict=True)]
+    return _dataset(np.stack(turned), tilts_deg, thicknesses, settings)
+
+
+def _structure_images(projection, thicknesses_A, settings, device):
+    """Images of one (v, u, γ), and with phonons their standard error: float32 (1 or 2, T, rows, columns)."""
+    crystal = {key: settings[key] for key in ("signs", "a_site", "b_site", "lattice_A")}
+    crystal = tilted_perovskite(*to_pseudocubic(*projection), **crystal)
+    microscope, count = Microscope.from_attributes(settings), settings["configurations"]
+    if not count:
+        k_points = tuple(settings["k_points"])
+        options = {"cutoff_mrad": settings["cutoff_mrad"], "excitation_per_A": 0.0, "k_points": k_points}
+        images = annular_images(crystal, microscope, thicknesses_A, CELL_SHAPE, device=device, **options)
+        return images.cpu().numpy().astype(np.float32)[None]
+    vibrations = Vibrations(library=8, seed=settings["seed"])
+    options = {"cutoff_mrad": settings["cutoff_mrad"], "k_points": fibonacci_points(5 if count % 5 == 0 else 1)}
+    images = frozen_phonon_images(
+        crystal, microscope, thicknesses_A, CELL_SHAPE, count, vibrations, device=device, **options
+    )
+    error = images.std(dim=0) / np.sqrt(count) if count > 1 else torch.zeros_like(images[0])
+    return torch.stack([images.mean(dim=0), error]).cpu().numpy().astype(np.float32)
 
 
 def unseen_structures(settings, thicknesses_A, count, limit_deg, seed):
@@ -87,8 +115,9 @@ def unseen_structures(settings, thicknesses_A, count, limit_deg, seed):
     known = np.asarray(thicknesses_A, dtype=float)
     between = (known[:-1] + known[1:]) / 2 if len(known) > 1 else known
     tilts = np.random.default_rng(seed).uniform(-limit_deg, limit_deg, (count, 3))
-    crystal = {key: settings[key] for key in ("signs", "a_site", "b_site", "lattice_A", "cutoff_mrad")}
-    return simulate_stack(tilts, between, Microscope.from_attributes(settings), progress=False, **crystal)
+    known = ("signs", "a_site", "b_site", "lattice_A", "cutoff_mrad", "k_points", "configurations")
+    kept = {key: settings[key] for key in known if key in settings}
+    return simulate_stack(tilts, between, Microscope.from_attributes(settings), progress=False, **kept)
 
 
 def _octant(tilts_deg):
@@ -110,25 +139,22 @@ def _from_octant(images, tilt_deg):
 
 
 def _dataset(stack, tilts_deg, thicknesses_A, settings):
+    """`stack` (tilt, 1 or 2, thickness, y, x) as a Dataset."""
     rows, columns = stack.shape[-2:]
-    lattice_A = settings["lattice_A"]
-    degrees = {"units": "degree"}
-    angstrom = {"units": "angstrom"}
-    return xr.Dataset(
-        {
-            "abf": (
-                ("tilt", "thickness", "y", "x"),
-                stack,
-                {"units": "1", "long_name": "fraction of incident electrons"},
-            )
-        },
-        coords={
-            "alpha": ("tilt", tilts_deg[:, 0], degrees),
-            "beta": ("tilt", tilts_deg[:, 1], degrees),
-            "gamma": ("tilt", tilts_deg[:, 2], degrees),
-            "thickness": ("thickness", np.asarray(thicknesses_A, dtype=float), angstrom),
-            "y": ("y", np.arange(rows) * 2 * lattice_A / rows, angstrom),
-            "x": ("x", np.arange(columns) * np.sqrt(2) * lattice_A / columns, angstrom),
-        },
-        attrs=settings,
-    )
+    width, height = tilted_perovskite(0, 0, 0, lattice_A=settings["lattice_A"]).cell.lengths()[:2]
+    degrees, angstrom = {"units": "degree"}, {"units": "angstrom"}
+    meanings = {"abf": "fraction of incident electrons", "abf_error": "standard error of abf over configurations"}
+    arrays = {
+        name: (("tilt", "thickness", "y", "x"), stack[:, index], {"units": "1", "long_name": meaning})
+        for index, (name, meaning) in enumerate(meanings.items())
+        if index < stack.shape[1]
+    }
+    coordinates = {
+        "alpha": ("tilt", tilts_deg[:, 0], degrees),
+        "beta": ("tilt", tilts_deg[:, 1], degrees),
+        "gamma": ("tilt", tilts_deg[:, 2], degrees),
+        "thickness": ("thickness", np.asarray(thicknesses_A, dtype=float), angstrom),
+        "y": ("y", np.arange(rows) * height / rows, angstrom),
+        "x": ("x", np.arange(columns) * width / columns, angstrom),
+    }
+    return xr.Dataset(arrays, coords=coordinates, attrs=settings)

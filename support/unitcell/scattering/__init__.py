@@ -1,6 +1,6 @@
 """Electron scattering by crystals: from atoms and a microscope to annular-detector images."""
 
-from unitcell.scattering.beams import brillouin_zone, supercell_points
+from unitcell.scattering.beams import brillouin_zone, fibonacci_points, supercell_points
 from unitcell.scattering.bloch import annular_images
 from unitcell.scattering.convergence import Sampling, choose_sampling
 from unitcell.scattering.microscope import Microscope
@@ -13,6 +13,7 @@ __all__ = [
     "annular_images",
     "brillouin_zone",
     "choose_sampling",
+    "fibonacci_points",
     "frozen_phonon_images",
     "supercell_points",
 ]

@@ -46,6 +46,26 @@ def supercell_points(repeats):
     return np.array([(i / repeats[0], j / repeats[1]) for i in range(repeats[0]) for j in range(repeats[1])])
 
 
+def fibonacci_points(count):
+    """A rank-1 lattice of k-points [reciprocal cells]: as even as a square grid of about the same number.
+
+    Parameters
+    ----------
+    count : int
+        A Fibonacci number: 1, 2, 3, 5, 8, 13 or 21.
+
+    Returns
+    -------
+    ndarray (count, 2), within ±½.
+    """
+    numbers = [1, 1, 2, 3, 5, 8, 13, 21]
+    if count not in numbers:
+        raise InputError(f"{count} is not a number of lattice k-points: give one of {numbers[1:]}.")
+    index = np.arange(count)
+    step = numbers[numbers.index(count) - 1] if count > 1 else 1
+    return np.stack([(index + 0.5) / count % 1, (index * step + 0.5) / count % 1], axis=1) - 0.5
+
+
 def disc(lengths, k, radius):
     """Indices (h, k) with |k + g| ≤ radius [1/Å]: ndarray of int (n, 2)."""
     reach = [int(np.ceil(radius * length)) + 1 for length in lengths[:2]]

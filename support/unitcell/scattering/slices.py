@@ -137,8 +137,8 @@ def displaced_positions(crystal, periods, sigmas_A, seed):
     return still + np.random.default_rng(seed).normal(size=still.shape) * sigma[:, None]
 
 
-def transmission_functions(crystal, slices, grid, positions_A, count, *, device="cpu", dtype=torch.float32):
-    """t = exp(iσv) of the first `count` slices, within the band limit, from equation (1).
+def slice_potentials(crystal, slices, grid, positions_A, count, *, device="cpu", dtype=torch.float32):
+    """Projected potentials of the first `count` slices, from equation (1), a block of slices at a time.
 
     Parameters
     ----------
@@ -151,19 +151,29 @@ def transmission_functions(crystal, slices, grid, positions_A, count, *, device=
         Number of slices, counted through the periods.
     device, dtype : torch device and real dtype
 
+    Yields
+    ------
+    torch.Tensor, shape (up to 16, X, Y) [V Å]
+    """
+    species = _species(crystal, slices, grid, dtype, device)
+    for start in range(0, count, SLICES_AT_ONCE):
+        number = np.arange(start, min(start + SLICES_AT_ONCE, count))
+        yield _projected(species, grid, positions_A, *np.divmod(number, len(slices.thicknesses_A)), dtype, device)
+
+
+def transmission_functions(crystal, slices, grid, positions_A, count, *, device="cpu", dtype=torch.float32):
+    """t = exp(iσv) of the first `count` slices, within the band limit; parameters as in `slice_potentials`.
+
     Returns
     -------
     torch.Tensor, complex, shape (count, X, Y)
     """
-    species = _species(crystal, slices, grid, dtype, device)
     band = as_tensor(grid.band / np.prod(grid.shape), dtype, device)
-    blocks = []
-    for start in range(0, count, SLICES_AT_ONCE):
-        number = np.arange(start, min(start + SLICES_AT_ONCE, count))
-        potential = _projected(species, grid, positions_A, *np.divmod(number, len(slices.thicknesses_A)), dtype, device)
+    blocks = [as_tensor(np.zeros((0, *grid.shape), dtype=complex), dtype, device)]
+    for potential in slice_potentials(crystal, slices, grid, positions_A, count, device=device, dtype=dtype):
         transmitted = torch.polar(torch.ones_like(potential), grid.microscope.interaction * potential)
         blocks.append(torch.fft.ifft2(torch.fft.fft2(transmitted).mul_(band), norm="forward"))
-    return torch.cat(blocks) if blocks else as_tensor(np.zeros((0, *grid.shape), dtype=complex), dtype, device)
+    return torch.cat(blocks)
 
 
 def _species(crystal, slices, grid, dtype, device):
