@@ -40,7 +40,7 @@ def test_vacuum_shows_the_share_of_the_disc():
     vacuum = Atoms(cell=(30, 30, 5), pbc=True)
     result = simulate(vacuum, [0.0, 20.0], [[1.0, 2.0], [0.0, 7.7]], detectors_mrad=[*RING, (0, 30), (31, 60)])
     assert result.mean[0] == pytest.approx(0.75, abs=0.01)
-    assert result.mean[1] == pytest.approx(1.0, abs=1e-5)
+    assert result.mean[1] == pytest.approx(1.0, abs=1e-4)
     assert result.mean[2] == pytest.approx(0.0, abs=1e-9)
 
 
@@ -102,21 +102,28 @@ def test_equals_abtem(tilted):
     assert rms(ours, abtem_probes(own, positions)) < 5e-3
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"crystal_tilt_x_mrad": 8.0, "crystal_tilt_y_mrad": -5.0},
-        {"defocus_A": 40.0, "coma_A": 2e3, "coma_deg": 30.0, "astigmatism_A": 20.0, "beam_tilt_x_mrad": 6.0},
-    ],
-)
-def test_equals_bloch_waves_of_a_thin_crystal(tilted, settings):
-    scope = Microscope(**settings)
+def bloch_and_multislice(crystal, **settings):
+    scope, depth = Microscope(**settings), [4 * crystal.cell[2, 2]]
     bloch = annular_images(
-        tilted, scope, [2 * tilted.cell[2, 2]], (6, 4), cutoff_mrad=90, k_points=(1, 1), thermal=False, fold=False
-    ).numpy()
-    ours = simulate(tilted, [2 * tilted.cell[2, 2]], scan_positions(tilted, (6, 4)), scope, sampling_A=0.09)
-    assert rms(ours.mean[0, 0], bloch) < 5e-3
+        crystal, scope, depth, (6, 4), cutoff_mrad=90, k_points=(1, 1), thermal=False, fold=False
+    ).numpy()[0]
+    return bloch, simulate(crystal, depth, scan_positions(crystal, (6, 4)), scope, sampling_A=0.09).mean[0, 0]
+
+
+def test_equals_bloch_waves_of_a_thin_crystal(tilted):
+    # Bloch waves of one projected potential know nothing of the order of the atomic planes: 1 % here.
+    assert rms(*bloch_and_multislice(tilted)) < 0.015
+
+
+def test_lens_and_tilts_follow_the_conventions_of_bloch_waves(tilted):
+    lens = {"defocus_A": 40.0, "coma_A": 2e3, "coma_deg": 30.0, "astigmatism_A": 20.0, "beam_tilt_x_mrad": 6.0}
+    bloch, ours = bloch_and_multislice(tilted, crystal_tilt_x_mrad=9.0, crystal_tilt_y_mrad=-6.0, **lens)
+    flipped = simulate(
+        tilted, [4 * tilted.cell[2, 2]], scan_positions(tilted, (6, 4)),
+        Microscope(crystal_tilt_x_mrad=-9.0, crystal_tilt_y_mrad=6.0, **lens), sampling_A=0.09,
+    ).mean[0, 0]  # fmt: skip
+    assert rms(ours, bloch) < 8e-3
+    assert rms(flipped, bloch) > 5 * rms(ours, bloch)
 
 
 def test_a_tilted_crystal_is_a_sheared_one(tilted):
@@ -236,6 +243,9 @@ def test_batches_fit_and_are_refused_with_numbers(tilted):
         ({"cell": "thin"}, "repeat the cell 2 times along x"),
         ({"cell": "finite", "thicknesses": [50.0]}, "beyond the crystal"),
         ({"cell": "skew"}, "not orthogonal"),
+        ({"cell": "none"}, "no cell"),
+        ({"cell": "nan"}, "remove the NaN"),
+        ({"detectors_mrad": []}, "empty"),
         ({"sampling_A": 0.3}, r"give sampling_A = 0\.27"),
         ({"sampling_A": -1}, "sampling_A"),
         ({"slice_A": 0.0}, "slice_A"),
@@ -257,6 +267,10 @@ def test_impossible_settings_are_refused(tilted, change, names):
         crystal.set_cell([3.9, 7.8, 5.5])
     elif kind == "finite":
         crystal.pbc = (True, True, False)
+    elif kind == "none":
+        crystal.set_cell([0, 0, 0])
+    elif kind == "nan":
+        crystal.positions[3, 0] = np.nan
     elif kind == "skew":
         crystal.set_cell([[5.5, 0, 0], [1.0, 7.8, 0], [0, 0, 5.5]])
     thicknesses, positions = change.pop("thicknesses", [5.5]), change.pop("positions", [[0.0, 0.0]])

@@ -59,9 +59,18 @@ def load_table(path, columns=()):
     return frame
 
 
-def save_dataset(dataset, path):
-    """Write an xarray Dataset as netCDF, compressed."""
-    encoding = {name: {"zlib": True, "complevel": 4} for name in dataset.data_vars if dataset[name].ndim > 0}
+def save_dataset(dataset, path, step=None):
+    """Write an xarray Dataset as netCDF, compressed.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+    path : path
+    step : float, optional
+        Round every array to multiples of it and pack them into 16 bits (values from 0 to 65535 steps).
+    """
+    packed = {"dtype": "uint16", "scale_factor": step} if step else {}
+    encoding = {name: {"zlib": True, "complevel": 4} | packed for name in dataset.data_vars if dataset[name].ndim > 0}
     with written(path) as temporary:
         dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
 

@@ -18,6 +18,7 @@ from unitcell.project import project_root
 from unitcell.workflow import BUILD_PID, CHAPTERS, JOBS_AT_A_TIME, load_profile, threads_per_job
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+LIBRARY_STEP = 1 / 65535  # intensities from 0 to 1 in 16 bits: rounded to 8e-6
 
 
 def main():
@@ -53,6 +54,27 @@ def chapter(name, given, profile, out):
     except ChapterFailed as failure:
         click.echo(str(failure), err=True)
         sys.exit(failure.exit_status)
+
+
+@commands.command()
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--configurations", default=0, show_default=True, help="Frozen-phonon configurations; 0 for elastic images.")
+@click.option("--step", "step_deg", default=5.0, show_default=True, help="Step of the tilt grid from -10° to 10° [degrees].")
+@click.option("--scheduler", help="Address of a Dask scheduler that shares out the structures.")
+@click.option("--device", default="cpu", show_default=True, help="Torch device.")
+@click.option("--seed", default=0, show_default=True, help="Of the phonons.")
+def simulate(out, configurations, step_deg, scheduler, device, seed):
+    """Simulate the book's library of SrTiO3 (every tilt × 2 to 42 nm) into the netCDF file OUT; resumes."""
+    from unitcell.artefacts import save_dataset
+    from unitcell.scattering import Microscope
+    from unitcell.simulation import simulate_stack, tilt_grid
+
+    stack = simulate_stack(
+        tilt_grid(step_deg), range(20, 421, 20), Microscope(), configurations=configurations, seed=seed,
+        scheduler=scheduler, folder=project_root() / "build" / "campaign", device=device,
+    )  # fmt: skip
+    save_dataset(stack, out, step=LIBRARY_STEP)
+    click.echo(str(out))
 
 
 def _literal(text):

@@ -12,7 +12,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from unitcell.artefacts import load_dataset, save_dataset
-from unitcell.crosscheck import frozen_phonon_images
+from unitcell.crosscheck import abtem_images
 from unitcell.crystals import tilted_perovskite
 from unitcell.project import project_root
 from unitcell.scattering import Microscope
@@ -77,8 +77,8 @@ def validation_image(keywords, seed, configurations=CONFIGURATIONS, shape=CELL_S
     doubled = round(crystal.cell[0, 0] / (crystal.info["pseudocubic_A"][0] * np.sqrt(2)))
     repeats, gpts = (REPEATS[0] // doubled, REPEATS[1]), (shape[0], shape[1] * doubled)
     periods = [max(1, p // doubled) for p in PERIODS]
-    images = frozen_phonon_images(crystal, Microscope(), periods, gpts, configurations, seed, repeats)
-    images = images[..., : shape[1]]
+    options = {"configurations": configurations, "seed": seed, "repeats": repeats, "slices": 2}
+    images = abtem_images(crystal, Microscope(), periods, gpts, **options)[..., : shape[1]]
     error = images.std(axis=0, ddof=1) / np.sqrt(configurations)
     fraction = {"units": "1"}
     axes = ("thickness", "y", "x")

@@ -8,6 +8,9 @@ with s_g the excitation error, σ the interaction constant and V_g/c the Fourier
 three dimensions. A is Hermitian, A = U Λ U†, so the scattering matrix of every thickness t is
 S(t) = U exp(iΛt) U† (Bethe 1928; Kirkland, Advanced Computing in Electron Microscopy, chapter 6). Beams of upper
 Laue zones take part where they are near the Ewald sphere; without them A is that of one projected potential.
+Weak beams w, far from the Ewald sphere, only lend their strength to the others (Bethe potentials):
+
+    A_gh → A_gh − Σ_w A_gw A_wh / 2π s_w.                                                           (2)
 """
 
 import numpy as np
@@ -18,8 +21,9 @@ from unitcell.scattering.beams import brillouin_zone, independent_blocks, requir
 from unitcell.scattering.potential import Atomic, absorptive_factor, is_real
 from unitcell.scattering.probe import ImageSum, complex_of
 
-CUTOFF_MRAD = 80.0
-EXCITATION_PER_A = 0.03
+CUTOFF_MRAD = 65.0
+EXCITATION_PER_A = 0.025
+WEAK = 1.4  # weak beams reach to so many times the cut-off
 
 
 def annular_images(
@@ -39,7 +43,7 @@ def annular_images(
     shape : (rows, columns)
         Probe positions over the cell: rows along y, columns along x, the first at the origin.
     cutoff_mrad : float
-        Beams of the zeroth Laue zone beyond this angle are left out [mrad].
+        Beams of the zeroth Laue zone up to this angle [mrad]; from there to 1.4 times it they count as weak.
     excitation_per_A : float
         Largest excitation error of the beams of upper zones [1/Å]; 0 for one projected potential.
     k_points : (int, int) or ndarray (n, 2)
@@ -82,8 +86,8 @@ def annular_images(
     halve = fold and matrices.real and not bool(tilt.detach().any()) and _is_round(microscope)
     incident = 0.0
     for k, weight in brillouin_zone(k_points, atomic.lengths, inversion=halve):
-        for beams in matrices.blocks(k):
-            incident += weight * _add_block(total, matrices, beams, k, weight, detectors, thicknesses)
+        for strong, weak in matrices.blocks(k):
+            incident += weight * _add_block(total, matrices, strong, weak, k, weight, detectors, thicknesses)
     if halve:
         total.coefficients = total.coefficients.real.to(total.coefficients.dtype)  # −k gives the image turned by 180°
     images = total.images(shape, incident)
@@ -113,34 +117,43 @@ class BlochMatrices:
         )
 
     def _all_beams(self, k):
-        return select_beams(self.atomic.lengths, k, self.microscope, self.cutoff_mrad, self.excitation)
+        return select_beams(self.atomic.lengths, k, self.microscope, WEAK * self.cutoff_mrad, self.excitation)
 
     def blocks(self, k):
-        """Beams (h, k, l) of each independent block at k."""
+        """Strong and weak beams (h, k, l) of each independent block at k."""
         beams = self._all_beams(k)
-        return [beams[mask] for mask in independent_blocks(beams, self.potential, self.grid)]
+        angle = 1e3 * self.microscope.wavelength_A * np.hypot(*(beams[:, :2] / self.atomic.lengths[:2] + k).T)
+        strong = (beams[:, 2] != 0) | (angle <= self.cutoff_mrad)
+        blocks = independent_blocks(beams, self.potential, self.grid)
+        return [(beams[mask & strong], beams[mask & ~strong]) for mask in blocks]
 
-    def matrix(self, beams, k):
-        """A [rad/Å] of one block: tensor (batch, n, n)."""
+    def matrix(self, strong, weak, k):
+        """A [rad/Å] of one block with equation (2): tensor (batch, n, n)."""
+        matrix = self._gather(self.potential, strong, strong)
+        matrix = matrix + torch.diag(self._kinetic(strong, k)).to(matrix.dtype)
+        coupling = self._gather(self.potential, strong, weak)
+        return matrix - (coupling / self._kinetic(weak, k).to(matrix.dtype)) @ coupling.mH
+
+    def _kinetic(self, beams, k):
+        """2π s of each beam [rad/Å]."""
         lengths, scope = self.atomic.lengths, self.microscope
-        matrix = self._gather(self.potential, beams)
-        q = torch.as_tensor(beams[:, :2] / lengths[:2] + k, device=matrix.device)
-        layers = torch.as_tensor(beams[:, 2] / lengths[2], device=matrix.device)
-        leaning = q @ (self.tilt.to(matrix.device).double() * 1e-3)
-        errors = layers - scope.wavelength_A * (q**2).sum(dim=1) / 2 - leaning
-        return matrix + torch.diag(2 * np.pi * errors).to(matrix.dtype)
+        q = torch.as_tensor(beams[:, :2] / lengths[:2] + k, device=self.potential.device)
+        layers = torch.as_tensor(beams[:, 2] / lengths[2], device=q.device)
+        leaning = q @ (self.tilt.to(q.device).double() * 1e-3)
+        return 2 * np.pi * (layers - scope.wavelength_A * (q**2).sum(dim=1) / 2 - leaning)
 
     def losses(self, beams, vectors):
         """First-order absorption [1/Å] of each Bloch wave: tensor (batch, n)."""
-        loss = self._gather(self.loss.real if self.real else self.loss, beams)
+        loss = self._gather(self.loss.real if self.real else self.loss, beams, beams)
         return torch.einsum("bgn,bgn->bn", vectors.conj(), loss.to(vectors.dtype) @ vectors).real
 
-    def _gather(self, table, beams):
-        """(σ/c) V_{g−h} of a block."""
-        step = torch.as_tensor(beams[:, None, :] - beams[None, :, :], device=table.device)
-        h, k, layer = (step[..., axis] - int(self.grid[axis][0]) for axis in range(3))
-        dtype = complex_of(self.dtype) if table.is_complex() else self.dtype
-        return (table.to(dtype))[:, h, k, layer] * (self.microscope.interaction / self.atomic.lengths[2])
+    def _gather(self, table, rows, columns):
+        """(σ/c) V_{g−h} between two sets of beams."""
+        strides = np.array([table.shape[2] * table.shape[3], table.shape[3], 1])
+        centre = int(strides @ [-n[0] for n in self.grid])
+        index = torch.as_tensor((rows @ strides)[:, None] - (columns @ strides)[None, :] + centre, device=table.device)
+        values = table.flatten(1).to(complex_of(self.dtype) if table.is_complex() else self.dtype)
+        return values[:, index] * (self.microscope.interaction / self.atomic.lengths[2])
 
 
 class Propagation(torch.autograd.Function):
@@ -192,7 +205,7 @@ def require_thicknesses(thicknesses_A, dtype, device):
     return thicknesses
 
 
-def _add_block(total, matrices, beams, k, weight, detectors, thicknesses):
+def _add_block(total, matrices, beams, weak, k, weight, detectors, thicknesses):
     """Add one block of beams to the sum; return its number of incident beams."""
     aperture, seen, phases = total.beams(beams[:, :2], k, detectors)
     incoming = beams[aperture, 2] == 0  # the same angle in an upper zone is another wave, not yet there
@@ -200,7 +213,7 @@ def _add_block(total, matrices, beams, k, weight, detectors, thicknesses):
     rows = np.unique(np.concatenate(seen))
     if len(columns) == 0 or len(rows) == 0:
         return len(columns)
-    matrix = matrices.matrix(beams, k)
+    matrix = matrices.matrix(beams, weak, k)
     if matrices.loss is None:
         scattered = Propagation.apply(matrix, thicknesses, rows, columns)
     else:

@@ -8,7 +8,7 @@ import torch
 from unitcell.errors import InputError
 
 USABLE_SHARE = 0.8
-CACHE_BYTES = 2**20  # a batch of waves that stays in a core's second-level cache is the fastest
+CACHE_BYTES = 2**21  # half of it are the waves, which then stay in a second-level cache
 GIGABYTE = 1e9
 
 

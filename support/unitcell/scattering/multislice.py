@@ -42,7 +42,8 @@ class MultisliceImages:
     thicknesses_A : ndarray, shape (thicknesses,)
         Thicknesses used [Å]: those of the slices nearest to the wanted ones.
     within_band : ndarray, shape (thicknesses,)
-        Share of the electrons still within the band limit; the rest went to higher angles and is lost.
+        Share of the electrons still within the band limit, the mean over the probe positions (over the whole
+        cell for "beams"); the rest went to higher angles and is lost.
     waves : str
         Which kind of wave was propagated, "beams" or "probes".
     """
@@ -136,7 +137,7 @@ def multislice_images(
         A cell, sampling, thickness, position, detector or displacement that cannot be used, or too little memory.
     """
     positions = _checked_positions(positions_A)
-    rings = _checked_rings(detectors_mrad or [(microscope.inner_mrad, microscope.outer_mrad)])
+    rings = _checked_rings(detectors_mrad, microscope)
     numbers = _checked_configurations(configurations)
     sigmas_A = rms_displacements(crystal.get_chemical_symbols(), debye_waller_A2)
     grid = make_grid(crystal, microscope, sampling_A, rings)
@@ -171,7 +172,11 @@ def _checked_positions(positions_A):
     return positions
 
 
-def _checked_rings(detectors_mrad):
+def _checked_rings(detectors_mrad, microscope):
+    if detectors_mrad is None:
+        return [(microscope.inner_mrad, microscope.outer_mrad)]
+    if len(detectors_mrad) == 0:
+        raise InputError("detectors_mrad is empty: give one or more (inner, outer) [mrad].")
     for inner, outer in detectors_mrad:
         if not 0 <= inner < outer < np.inf:
             raise InputError(f"A detector from {inner:g} to {outer:g} mrad collects nothing: give 0 ≤ inner < outer.")
@@ -182,7 +187,7 @@ def _checked_configurations(configurations):
     """Numbers of the configurations; a static crystal is one."""
     if configurations is None:
         return [0]
-    numbers = list(range(configurations)) if isinstance(configurations, int) else [int(n) for n in configurations]
+    numbers = [int(n) for n in (range(int(configurations)) if np.ndim(configurations) == 0 else configurations)]
     if not numbers or min(numbers) < 0:
         raise InputError(f"configurations = {configurations} cannot be: give 1 or more, or None for a static crystal.")
     return numbers

@@ -69,7 +69,7 @@ class Propagation:
         fixed = complex_ * points * (slices + len(self.propagators) + 4 * min(slices, SLICES_AT_ONCE))
         if self.waves == "beams":
             chunk = min(len(self.positions), POSITIONS_AT_ONCE)
-            fixed += complex_ * len(self.hits[0]) * (planes * len(self.aperture[0]) + 2 * chunk)
+            fixed += complex_ * len(self.hits[0]) * (2 * planes * len(self.aperture[0]) + 2 * chunk)
         results = real * self.configurations * planes * self.weights.shape[1] * len(self.positions)
         per_wave = complex_ * (self.transforms[1] * points + planes * len(self.hits[0]) + len(self.aperture[0]))
         return Budget(per_wave, fixed, results)
@@ -102,11 +102,12 @@ class Propagation:
         """Transmission functions (C, S, X, Y) of each configuration."""
         count, sigmas_A = self.stored_slices, None if self.static else sigmas_A
         periods = max(1, -(-count // len(self.slices.thicknesses_A)))
-        positions = [displaced_positions(self.crystal, periods, sigmas_A, (seed, number)) for number in group]
-        where = {"device": self.device, "dtype": self.dtype}
-        return torch.stack(
-            [transmission_functions(self.crystal, self.slices, self.grid, r, count, **where) for r in positions]
-        )
+        shape = (len(group), count, *self.grid.shape)
+        found = torch.empty(shape, dtype=self.propagators[0].dtype, device=self.device)
+        for number, out in zip(group, found, strict=True):
+            positions = displaced_positions(self.crystal, periods, sigmas_A, (seed, number))
+            transmission_functions(self.crystal, self.slices, self.grid, positions, out)
+        return found
 
     def _incident(self, start, stop):
         """Amplitudes (B, G) of the aperture's beams in a batch of waves."""

@@ -88,6 +88,8 @@ def cut_slices(crystal, slice_A):
     if not (np.isfinite(slice_A) and slice_A > 0 and height > 0):
         raise InputError(f"slice_A = {slice_A} for a crystal {height:g} Å high cannot be: give two positive lengths.")
     z = crystal.positions[:, 2]
+    if not np.isfinite(crystal.positions).all():
+        raise InputError("Some atomic positions are not numbers: remove the NaN from the crystal.")
     count = max(1, int(np.ceil(height / slice_A - 1e-9)))
     step = height / count
     edges = np.arange(count + 1) * step
@@ -161,19 +163,24 @@ def slice_potentials(crystal, slices, grid, positions_A, count, *, device="cpu",
         yield _projected(species, grid, positions_A, *np.divmod(number, len(slices.thicknesses_A)), dtype, device)
 
 
-def transmission_functions(crystal, slices, grid, positions_A, count, *, device="cpu", dtype=torch.float32):
-    """t = exp(iσv) of the first `count` slices, within the band limit; parameters as in `slice_potentials`.
+def transmission_functions(crystal, slices, grid, positions_A, out):
+    """Write t = exp(iσv) of the first slices, within the band limit, into `out`.
 
-    Returns
-    -------
-    torch.Tensor, complex, shape (count, X, Y)
+    Parameters
+    ----------
+    crystal, slices, grid, positions_A
+        As in `slice_potentials`.
+    out : torch.Tensor, complex, shape (count, X, Y)
+        Filled in place: for a thick crystal it is the largest thing in memory, and there is no room for two.
     """
-    band = as_tensor(grid.band / np.prod(grid.shape), dtype, device)
-    blocks = [as_tensor(np.zeros((0, *grid.shape), dtype=complex), dtype, device)]
-    for potential in slice_potentials(crystal, slices, grid, positions_A, count, device=device, dtype=dtype):
+    where = {"device": out.device, "dtype": out.real.dtype}
+    band = as_tensor(grid.band / np.prod(grid.shape), where["dtype"], out.device)
+    start = 0
+    for potential in slice_potentials(crystal, slices, grid, positions_A, len(out), **where):
         transmitted = torch.polar(torch.ones_like(potential), grid.microscope.interaction * potential)
-        blocks.append(torch.fft.ifft2(torch.fft.fft2(transmitted).mul_(band), norm="forward"))
-    return torch.cat(blocks)
+        block = torch.fft.ifft2(torch.fft.fft2(transmitted).mul_(band), norm="forward")
+        out[start : start + len(block)] = block
+        start += len(block)
 
 
 def _species(crystal, slices, grid, dtype, device):

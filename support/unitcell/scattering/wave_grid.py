@@ -138,6 +138,8 @@ def make_grid(crystal, microscope, sampling_A, rings_mrad):
     if not (np.isfinite(sampling_A) and sampling_A > 0):
         raise InputError(f"sampling_A = {sampling_A} cannot be: give a positive length.")
     lengths = tuple(float(length) for length in crystal.cell.lengths()[:2])
+    if min(lengths) == 0:
+        raise InputError("The crystal has no cell: set crystal.cell to the supercell's lengths [Å].")
     grid = WaveGrid(lengths, tuple(smooth_size(length / sampling_A) for length in lengths), microscope)
     radius = microscope.semiangle_mrad * 1e-3 / microscope.wavelength_A
     for axis, length in zip("xy", lengths, strict=True):
