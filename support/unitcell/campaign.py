@@ -41,7 +41,9 @@ def run_structures(function, tasks, scheduler=None, folder=None, progress=True):
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)
     computed = _computed(function, tasks, missing, scheduler)
-    for index, result in tqdm(computed, total=len(tasks), initial=len(results), desc="structures", disable=not progress):
+    for index, result in tqdm(
+        computed, total=len(tasks), initial=len(results), desc="structures", disable=not progress
+    ):
         results[index] = result
         if files[index]:
             axes = [f"axis_{n}" for n in range(result.ndim)]
@@ -60,7 +62,9 @@ def _computed(function, tasks, missing, scheduler):
     try:
         client = Client(scheduler, timeout="10s")
     except (OSError, ValueError) as error:
-        raise InputError(f"No Dask scheduler answers at '{scheduler}' ({error}): start one with 'dask scheduler'.") from error
+        raise InputError(
+            f"No Dask scheduler answers at '{scheduler}' ({error}): start one with 'dask scheduler'."
+        ) from error
     with client:
         futures = {client.submit(function, *tasks[index], pure=False): index for index in missing}
         for future in as_completed(futures):

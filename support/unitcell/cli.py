@@ -58,8 +58,12 @@ def chapter(name, given, profile, out):
 
 @commands.command()
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--configurations", default=0, show_default=True, help="Frozen-phonon configurations; 0 for elastic images.")
-@click.option("--step", "step_deg", default=5.0, show_default=True, help="Step of the tilt grid from -10° to 10° [degrees].")
+@click.option(
+    "--configurations", default=0, show_default=True, help="Frozen-phonon configurations; 0 for elastic images."
+)
+@click.option(
+    "--step", "step_deg", default=5.0, show_default=True, help="Step of the tilt grid from -10° to 10° [degrees]."
+)
 @click.option("--scheduler", help="Address of a Dask scheduler that shares out the structures.")
 @click.option("--device", default="cpu", show_default=True, help="Torch device.")
 @click.option("--seed", default=0, show_default=True, help="Of the phonons.")

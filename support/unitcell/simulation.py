@@ -84,7 +84,7 @@ def _structure_images(projection, thicknesses_A, settings, device):
         options = {"cutoff_mrad": settings["cutoff_mrad"], "excitation_per_A": 0.0, "k_points": k_points}
         images = annular_images(crystal, microscope, thicknesses_A, CELL_SHAPE, device=device, **options)
         return images.cpu().numpy().astype(np.float32)[None]
-    vibrations = Vibrations(library=8, seed=settings["seed"])
+    vibrations = Vibrations(seed=settings["seed"])
     options = {"cutoff_mrad": settings["cutoff_mrad"], "k_points": fibonacci_points(5 if count % 5 == 0 else 1)}
     images = frozen_phonon_images(
         crystal, microscope, thicknesses_A, CELL_SHAPE, count, vibrations, device=device, **options

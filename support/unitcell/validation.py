@@ -96,7 +96,10 @@ def _coordinates(keywords, crystal, periods):
     lengths = dict(zip(("a_x", "a_y", "a_z"), crystal.info["pseudocubic_A"], strict=True))
     return (
         {name: ((), keywords[name], degree) for name in ("alpha", "beta", "gamma")}
-        | {name: keywords.get(name, default) for name, default in (("signs", "---"), ("a_site", "Sr"), ("b_site", "Ti"))}
+        | {
+            name: keywords.get(name, default)
+            for name, default in (("signs", "---"), ("a_site", "Sr"), ("b_site", "Ti"))
+        }
         | {"antipolar": ((), shift[0], fraction), "alternating": ((), shift[1], fraction)}
         | {name: ((), float(value), angstrom) for name, value in lengths.items()}
         | {"depth": ("thickness", [n * float(crystal.cell[2, 2]) for n in periods], angstrom)}

@@ -27,7 +27,7 @@ WEAK = 1.4  # weak beams reach to so many times the cut-off
 
 
 def annular_images(
-    crystal, microscope, thicknesses_A, shape, *, cutoff_mrad=CUTOFF_MRAD, excitation_per_A=EXCITATION_PER_A,
+    crystal, microscope, thicknesses_A, shape, *, cutoff_mrad=CUTOFF_MRAD, excitation_per_A=None,
     k_points=(2, 2), fold=True, thermal=True, absorption=False, debye_waller_A2=None, detectors_mrad=None,
     positions=None, crystal_tilt_mrad=None, device="cpu", dtype=torch.float32,
 ):  # fmt: skip
@@ -44,8 +44,9 @@ def annular_images(
         Probe positions over the cell: rows along y, columns along x, the first at the origin.
     cutoff_mrad : float
         Beams of the zeroth Laue zone up to this angle [mrad]; from there to 1.4 times it they count as weak.
-    excitation_per_A : float
-        Largest excitation error of the beams of upper zones [1/Å]; 0 for one projected potential.
+    excitation_per_A : float, optional
+        Largest excitation error of the beams of upper zones [1/Å]; 0 for one projected potential. None: 0.025 for a
+        static lattice, 0 for a thermal one, whose Debye–Waller factors damp upper zones away.
     k_points : (int, int) or ndarray (n, 2)
         Sampling of the Brillouin zone, see `beams.brillouin_zone`: the probe repeats after so many cells.
     fold : bool
@@ -76,6 +77,8 @@ def annular_images(
     detectors = detectors_mrad or [(microscope.inner_mrad, microscope.outer_mrad)]
     thicknesses = require_thicknesses(thicknesses_A, dtype, device)
     atomic = Atomic.of(crystal, thermal, debye_waller_A2, positions, device)
+    if excitation_per_A is None:
+        excitation_per_A = 0.0 if thermal else EXCITATION_PER_A
     require_sampled(atomic.lengths, microscope, cutoff_mrad, detectors)
     tilt = crystal_tilt_mrad
     if tilt is None:

@@ -1,5 +1,6 @@
 """Beams and k-points chosen by a tolerance instead of by habit."""
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,7 +90,7 @@ def relative_rms(image, reference):
 def _settle(steps, image, limit, name):
     """The first step whose image the next one changes by less than the limit, and that change."""
     previous = image(steps[0])
-    for step, finer in zip(steps, steps[1:], strict=False):
+    for step, finer in itertools.pairwise(steps):
         current = image(finer)
         change = relative_rms(previous, current)
         if change < limit:

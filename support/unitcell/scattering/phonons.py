@@ -25,9 +25,9 @@ import torch
 from tqdm.auto import tqdm
 
 from unitcell.errors import InputError
-from unitcell.scattering.beams import brillouin_zone, disc, require_sampled
+from unitcell.scattering.beams import brillouin_zone, disc, fibonacci_points, require_sampled
 from unitcell.scattering.bloch import require_thicknesses
-from unitcell.scattering.debye_waller import rms_displacements
+from unitcell.scattering.debye_waller import b_factors, rms_displacements
 from unitcell.scattering.potential import Atomic
 from unitcell.scattering.probe import ImageSum, complex_of
 
@@ -50,19 +50,21 @@ class Vibrations:
     seed : int
     """
 
-    library: int = 16
+    library: int = 8
     slice_A: float = SLICE_A
     debye_waller_A2: dict | None = None
     seed: int = 0
 
     def __post_init__(self):
         if self.library < 1 or self.slice_A <= 0:
-            raise InputError(f"A library of {self.library} periods in slices of {self.slice_A:g} Å cannot be: give 1 or more and > 0.")
+            raise InputError(
+                f"A library of {self.library} periods in slices of {self.slice_A:g} Å cannot be: give ≥ 1, and > 0 Å."
+            )
 
 
 def frozen_phonon_images(
     crystal, microscope, thicknesses_A, shape, configurations=15, vibrations=None, *, cutoff_mrad=CUTOFF_MRAD,
-    k_points=(3, 1), detectors_mrad=None, device="cpu", dtype=torch.float32, progress=False,
+    k_points=None, detectors_mrad=None, device="cpu", dtype=torch.float32, progress=False,
 ):  # fmt: skip
     """Annular-detector images of one vibrating cell at every thickness.
 
@@ -80,8 +82,8 @@ def frozen_phonon_images(
     vibrations : Vibrations, optional
     cutoff_mrad : float
         Electrons scattered beyond this angle are lost [mrad].
-    k_points : (int, int) or ndarray (n, 2)
-        See `beams.brillouin_zone`.
+    k_points : (int, int) or ndarray (n, 2), optional
+        See `beams.brillouin_zone`; None for `beams.fibonacci_points(5)`.
     detectors_mrad : list of (inner, outer), optional
         Several detectors at once, instead of the microscope's.
     device, dtype : torch device and real dtype
@@ -103,7 +105,7 @@ def frozen_phonon_images(
     thicknesses = require_thicknesses(thicknesses_A, torch.float64, "cpu").numpy()
     atomic = Atomic.of(crystal, False, None, None, device)
     require_sampled(atomic.lengths, microscope, cutoff_mrad, detectors)
-    zone = brillouin_zone(k_points, atomic.lengths)
+    zone = brillouin_zone(fibonacci_points(5) if k_points is None else k_points, atomic.lengths)
     if configurations % len(zone) or configurations < 1:
         raise InputError(f"{configurations} configurations do not divide over {len(zone)} k-points: give a multiple.")
     total = ImageSum(atomic.lengths, microscope, (configurations, len(detectors), len(thicknesses)), device, dtype)
@@ -203,7 +205,7 @@ class PeriodOperators:
 
     def _corrections(self, vibrations):
         """Equation (2) of every slice; it does not depend on the displacements."""
-        b_A2 = {s: 8 * np.pi**2 * u**2 for s, u in rms_displacements(self.atomic.symbols, vibrations.debye_waller_A2).items()}
+        b_A2 = b_factors(self.atomic.symbols, vibrations.debye_waller_A2)
         return [
             torch.linalg.matrix_exp(1j * self._between_beams(table)) - self._between_beams(transmission(table))
             for table in self._tables(self.atomic.positions, b_A2)
