@@ -31,7 +31,8 @@ def simulate_stack(
     """Images of one cell (√2·a × 2a) for every tilt and thickness, elastic or with frozen phonons.
 
     Mirrors and a shift by one column make every sign combination a copy of the octant v, u, γ ≥ 0, so
-    a grid of 125 structures costs 27 scattering matrices.
+    a grid of 125 structures costs 27 scattering matrices. (A microscope that a mirror normal to image x changes,
+    by a tilt, coma or oblique astigmatism, needs all 125.)
 
     Parameters
     ----------
@@ -42,7 +43,8 @@ def simulate_stack(
     signs, a_site, b_site, lattice_A
         See `unitcell.crystals.tilted_perovskite`; patterns that are uniform along the beam.
     cutoff_mrad, k_points, device
-        See `unitcell.scattering.annular_images`. At 300 K upper Laue zones are too weak to matter.
+        See `unitcell.scattering.annular_images`; `k_points` is a grid (int, int). Without upper Laue zones, which
+        are too weak to matter at 300 K.
     configurations : int
         0 for elastic images, else the number of frozen-phonon configurations, shared out over five k-points
         (`beams.fibonacci_points`, in place of `k_points`) where they divide.
@@ -62,16 +64,19 @@ def simulate_stack(
     if beam_periods(signs) != 1:
         raise InputError(f"Pattern '{signs}' alternates along the beam: the library holds '-' or '0' about a and b.")
     tilts_deg = np.asarray(tilts_deg, dtype=float)
-    octant, member = np.unique(_octant(tilts_deg), axis=0, return_inverse=True)
+    fold = _is_mirrored(microscope)
+    distinct, member = np.unique(_octant(tilts_deg) if fold else _projections(tilts_deg), axis=0, return_inverse=True)
     settings = microscope.as_attributes() | {
         "signs": signs, "a_site": a_site, "b_site": b_site, "lattice_A": lattice_A, "cutoff_mrad": cutoff_mrad,
-        "k_points": list(k_points), "configurations": configurations, "seed": seed,
+        "k_points": [int(n) for n in k_points], "configurations": int(configurations), "seed": int(seed),
     }  # fmt: skip
     thicknesses = [float(t) for t in np.asarray(thicknesses_A, dtype=float)]
-    tasks = [(tuple(map(float, projection)), thicknesses, settings, device) for projection in octant]
-    found = dict(enumerate(run_structures(_structure_images, tasks, scheduler, folder, progress)))
-    turned = [_from_octant(found[m], tilt) for m, tilt in zip(member.reshape(-1), tilts_deg, strict=True)]
-    return _dataset(np.stack(turned), tilts_deg, thicknesses, settings)
+    tasks = [(tuple(map(float, projection)), thicknesses, settings, device) for projection in distinct]
+    found = run_structures(_structure_images, tasks, scheduler, folder, progress)
+    stack = [found[m] for m in member.reshape(-1)]
+    if fold:
+        stack = [_from_octant(images, tilt) for images, tilt in zip(stack, tilts_deg, strict=True)]
+    return _dataset(np.stack(stack), tilts_deg, thicknesses, settings)
 
 
 def _structure_images(projection, thicknesses_A, settings, device):
@@ -89,7 +94,7 @@ def _structure_images(projection, thicknesses_A, settings, device):
     images = frozen_phonon_images(
         crystal, microscope, thicknesses_A, CELL_SHAPE, count, vibrations, device=device, **options
     )
-    error = images.std(dim=0) / np.sqrt(count) if count > 1 else torch.zeros_like(images[0])
+    error = images.std(dim=0) / np.sqrt(count) if count > 1 else torch.full_like(images[0], torch.nan)
     return torch.stack([images.mean(dim=0), error]).cpu().numpy().astype(np.float32)
 
 
@@ -106,6 +111,7 @@ def unseen_structures(settings, thicknesses_A, count, limit_deg, seed):
     limit_deg : float
         Each of α, β, γ is uniform in ±limit_deg [degrees].
     seed : int
+        Of the tilts, and of the phonons.
 
     Returns
     -------
@@ -117,12 +123,25 @@ def unseen_structures(settings, thicknesses_A, count, limit_deg, seed):
     tilts = np.random.default_rng(seed).uniform(-limit_deg, limit_deg, (count, 3))
     known = ("signs", "a_site", "b_site", "lattice_A", "cutoff_mrad", "k_points", "configurations")
     kept = {key: settings[key] for key in known if key in settings}
-    return simulate_stack(tilts, between, Microscope.from_attributes(settings), progress=False, **kept)
+    return simulate_stack(tilts, between, Microscope.from_attributes(settings), seed=seed, progress=False, **kept)
 
 
 def _octant(tilts_deg):
-    """(|v|, |u|, |γ|), rounded so that equal structures compare equal."""
-    return np.round(np.abs(np.stack(to_projection(*tilts_deg.T), axis=-1)), 9)
+    """(|v|, |u|, |γ|) of every tilt."""
+    return np.abs(_projections(tilts_deg))
+
+
+def _projections(tilts_deg):
+    """(v, u, γ) of every tilt, rounded so that equal structures compare equal."""
+    return np.round(np.stack(to_projection(*tilts_deg.T), axis=-1), 9) + 0.0  # −0 is 0
+
+
+def _is_mirrored(microscope):
+    """Whether the mirror normal to image x leaves probe and specimen as they are."""
+    q = np.linspace(-1, 1, 7)  # [1/Å]
+    phase = microscope.aberration_phase(*np.meshgrid(q, q, indexing="ij"))
+    upright = not (microscope.crystal_tilt_x_mrad or microscope.beam_tilt_x_mrad)
+    return upright and np.allclose(phase, phase[::-1])
 
 
 def _from_octant(images, tilt_deg):

@@ -4,10 +4,12 @@ from unitcell.scattering.beams import brillouin_zone, fibonacci_points, supercel
 from unitcell.scattering.bloch import annular_images
 from unitcell.scattering.convergence import Sampling, choose_sampling
 from unitcell.scattering.microscope import Microscope
+from unitcell.scattering.multislice import MultisliceImages, multislice_images, scan_positions
 from unitcell.scattering.phonons import Vibrations, frozen_phonon_images
 
 __all__ = [
     "Microscope",
+    "MultisliceImages",
     "Sampling",
     "Vibrations",
     "annular_images",
@@ -15,5 +17,7 @@ __all__ = [
     "choose_sampling",
     "fibonacci_points",
     "frozen_phonon_images",
+    "multislice_images",
+    "scan_positions",
     "supercell_points",
 ]

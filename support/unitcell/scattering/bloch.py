@@ -11,13 +11,24 @@ Laue zones take part where they are near the Ewald sphere; without them A is tha
 Weak beams w, far from the Ewald sphere, only lend their strength to the others (Bethe potentials):
 
     A_gh → A_gh − Σ_w A_gw A_wh / 2π s_w.                                                           (2)
+
+Where the ring of an upper zone meets the detector, the beams of all zones at one angle interfere there,
+
+    ψ_hk(t) = Σ_l ψ_hkl(t) exp(2πi l t/c).                                                          (3)
 """
 
 import numpy as np
 import torch
 
 from unitcell.errors import InputError
-from unitcell.scattering.beams import brillouin_zone, independent_blocks, require_sampled, select_beams
+from unitcell.scattering.beams import (
+    brillouin_zone,
+    centrings,
+    excitation_errors,
+    independent_blocks,
+    require_sampled,
+    select_beams,
+)
 from unitcell.scattering.potential import Atomic, absorptive_factor, is_real
 from unitcell.scattering.probe import ImageSum, complex_of
 
@@ -72,24 +83,25 @@ def annular_images(
     Raises
     ------
     InputError
-        Negative thickness, a detector beyond the cut-off, positions that are not finite, a cell that is not orthogonal.
+        Negative thickness, a detector beyond the cut-off, probes too near to each other, an unsound crystal.
     """
     detectors = detectors_mrad or [(microscope.inner_mrad, microscope.outer_mrad)]
     thicknesses = require_thicknesses(thicknesses_A, dtype, device)
     atomic = Atomic.of(crystal, thermal, debye_waller_A2, positions, device)
     if excitation_per_A is None:
         excitation_per_A = 0.0 if thermal else EXCITATION_PER_A
-    require_sampled(atomic.lengths, microscope, cutoff_mrad, detectors)
+    require_sampled(atomic.lengths, microscope, cutoff_mrad, detectors, k_points)
     tilt = crystal_tilt_mrad
     if tilt is None:
         tilt = torch.tensor([microscope.crystal_tilt_x_mrad, microscope.crystal_tilt_y_mrad], dtype=torch.float64)
     matrices = BlochMatrices(atomic, microscope, cutoff_mrad, excitation_per_A, absorption, tilt, dtype)
     batch = (len(atomic.positions), len(detectors), len(thicknesses))
     total = ImageSum(atomic.lengths, microscope, batch, device, dtype)
-    halve = fold and matrices.real and not bool(tilt.detach().any()) and _is_round(microscope)
+    upright = not (tilt.requires_grad or bool(tilt.any()))
+    halve = fold and matrices.real and upright and _is_round(microscope)
     incident = 0.0
     for k, weight in brillouin_zone(k_points, atomic.lengths, inversion=halve):
-        for strong, weak in matrices.blocks(k):
+        for strong, weak in matrices.blocks(k, max(outer for _, outer in detectors)):
             incident += weight * _add_block(total, matrices, strong, weak, k, weight, detectors, thicknesses)
     if halve:
         total.coefficients = total.coefficients.real.to(total.coefficients.dtype)  # −k gives the image turned by 180°
@@ -112,22 +124,24 @@ class BlochMatrices:
         reach = 2 * np.abs(self._all_beams(np.zeros(2))).max(axis=0) + [2, 2, 0]
         self.grid = [np.arange(-n, n + 1) for n in (*reach[:2], reach[2] // 2)]
         potential = atomic.coefficients(*self.grid)
-        # A gradient may leave the inversion centre behind, so it needs the complex form.
-        self.real = not potential.requires_grad and is_real(potential)
+        self.real = is_real(potential)
         self.potential = potential.real if self.real else potential
+        self.centrings = centrings(self.potential, self.grid)
         self.loss = (
             atomic.coefficients(*self.grid, factors=absorptive_factor(microscope.interaction)) if absorption else None
         )
 
     def _all_beams(self, k):
-        return select_beams(self.atomic.lengths, k, self.microscope, WEAK * self.cutoff_mrad, self.excitation)
+        lean = self.tilt.detach().cpu().numpy() * 1e-3
+        return select_beams(self.atomic.lengths, k, self.microscope, WEAK * self.cutoff_mrad, self.excitation, lean)
 
-    def blocks(self, k):
-        """Strong and weak beams (h, k, l) of each independent block at k."""
+    def blocks(self, k, outer_mrad):
+        """Strong and weak beams (h, k, l) of each independent block at k; one block if zones meet on a detector."""
         beams = self._all_beams(k)
         angle = 1e3 * self.microscope.wavelength_A * np.hypot(*(beams[:, :2] / self.atomic.lengths[:2] + k).T)
         strong = (beams[:, 2] != 0) | (angle <= self.cutoff_mrad)
-        blocks = independent_blocks(beams, self.potential, self.grid)
+        meet = ((beams[:, 2] != 0) & (angle <= outer_mrad)).any()
+        blocks = independent_blocks(beams, [] if meet else self.centrings)
         return [(beams[mask & strong], beams[mask & ~strong]) for mask in blocks]
 
     def matrix(self, strong, weak, k):
@@ -139,11 +153,11 @@ class BlochMatrices:
 
     def _kinetic(self, beams, k):
         """2π s of each beam [rad/Å]."""
-        lengths, scope = self.atomic.lengths, self.microscope
-        q = torch.as_tensor(beams[:, :2] / lengths[:2] + k, device=self.potential.device)
-        layers = torch.as_tensor(beams[:, 2] / lengths[2], device=q.device)
-        leaning = q @ (self.tilt.to(q.device).double() * 1e-3)
-        return 2 * np.pi * (layers - scope.wavelength_A * (q**2).sum(dim=1) / 2 - leaning)
+        lengths, device = self.atomic.lengths, self.potential.device
+        upright = excitation_errors(beams, k, lengths, self.microscope.wavelength_A)
+        q = torch.as_tensor(beams[:, :2] / lengths[:2] + k, device=device)
+        leaning = q @ (self.tilt.to(device).double() * 1e-3)  # here, so that gradients flow back to the tilt
+        return 2 * np.pi * (torch.as_tensor(upright, device=device) - leaning)
 
     def losses(self, beams, vectors):
         """First-order absorption [1/Å] of each Bloch wave: tensor (batch, n)."""
@@ -199,11 +213,11 @@ def evolved(values, vectors, thicknesses, rows, columns, losses=None):
 
 
 def require_thicknesses(thicknesses_A, dtype, device):
-    """Thicknesses as a tensor (T,), refused where none or negative."""
+    """Thicknesses as a tensor (T,), refused where none, negative or not finite."""
     if not isinstance(thicknesses_A, torch.Tensor):
         thicknesses_A = torch.as_tensor(np.asarray(thicknesses_A, dtype=float))
     thicknesses = thicknesses_A.to(device=device, dtype=dtype).reshape(-1)
-    if len(thicknesses) == 0 or not bool((thicknesses >= 0).all()):
+    if len(thicknesses) == 0 or not bool(((thicknesses >= 0) & thicknesses.isfinite()).all()):
         raise InputError(f"Thicknesses of {thicknesses.tolist()} Å cannot be: give one or more, none negative.")
     return thicknesses
 
@@ -222,10 +236,23 @@ def _add_block(total, matrices, beams, weak, k, weight, detectors, thicknesses):
     else:
         values, vectors = torch.linalg.eigh(matrix)
         scattered = evolved(values, vectors, thicknesses, rows, columns, matrices.losses(beams, vectors))
+    rows, scattered = _interfered(beams[rows], rows, scattered, thicknesses / matrices.atomic.lengths[2])
     for index, detector in enumerate(seen):
         chosen = torch.as_tensor(np.isin(rows, detector), device=scattered.device)
         total.add(scattered[:, :, chosen], phases, beams[columns, :2], weight, (slice(None), index))
     return len(columns)
+
+
+def _interfered(beams, rows, scattered, periods):
+    """Equation (3) for the beams on a detector, `periods` deep: one row of each sum, and the sums."""
+    if not beams[:, 2].any():
+        return rows, scattered
+    _, first, group = np.unique(beams[:, :2], axis=0, return_index=True, return_inverse=True)
+    layers = torch.as_tensor(beams[:, 2], device=scattered.device)
+    phases = torch.exp(2j * np.pi * periods[:, None] * layers).to(scattered.dtype)  # (T, rows)
+    group = torch.as_tensor(group.reshape(-1), device=scattered.device)
+    sums = scattered.new_zeros((*scattered.shape[:2], len(first), scattered.shape[-1]))
+    return rows[first], sums.index_add(2, group, scattered * phases[:, :, None])
 
 
 def _is_round(microscope):

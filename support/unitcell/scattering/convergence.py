@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from unitcell.errors import InputError
+from unitcell.scattering.beams import PROBE_BEAMS, largest_angle
 from unitcell.scattering.bloch import EXCITATION_PER_A, annular_images
 
 CUTOFFS_MRAD = (40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 100.0, 110.0)
@@ -60,21 +61,22 @@ def choose_sampling(crystal, microscope, thicknesses_A, tolerance=0.01, **option
         settings = {"cutoff_mrad": cutoff_mrad, "excitation_per_A": excitation_per_A, "k_points": k_points}
         return annular_images(crystal, microscope, thicknesses_A, CHECK_SHAPE, **settings, **options)
 
-    coarse = k_grids(crystal)[0]
-    cutoffs = [c for c in CUTOFFS_MRAD if c > 1.05 * max(microscope.outer_mrad, microscope.semiangle_mrad)]
+    grids = k_grids(crystal, microscope)
+    coarse, needed = grids[0], largest_angle(microscope, options.get("detectors_mrad") or [(0, microscope.outer_mrad)])
+    cutoffs = [c for c in CUTOFFS_MRAD if c > 1.05 * needed]
     cutoff, error = _settle(cutoffs, lambda c: image(c, EXCITATION_PER_A, coarse), tolerance / 2, "cutoff_mrad")
     without = relative_rms(image(cutoff, 0.0, coarse), image(cutoff, EXCITATION_PER_A, coarse))
     excitation, error = (0.0, error + without) if error + without < tolerance / 2 else (EXCITATION_PER_A, error)
-    grids = k_grids(crystal)
     k_points, change = _settle(grids, lambda k: image(cutoffs[0], 0.0, k), tolerance / 2, "k_points")
     return Sampling(cutoff, excitation, k_points, error + change)
 
 
-def k_grids(crystal):
+def k_grids(crystal, microscope):
     """Monkhorst-Pack grids from coarse to fine, about equally dense along x and y: list of (int, int)."""
     lengths = crystal.cell.lengths()[:2]
+    coarsest = max(5.0, PROBE_BEAMS * microscope.wavelength_A * 1e3 / microscope.semiangle_mrad)
     grids = []
-    for span in np.arange(5.0, 41.0, 2.5):
+    for span in coarsest * np.arange(1.0, 8.1, 0.5):
         grid = tuple(max(1, int(np.ceil(span / length))) for length in lengths)
         if grid not in grids:
             grids.append(grid)
@@ -89,11 +91,11 @@ def relative_rms(image, reference):
 
 def _settle(steps, image, limit, name):
     """The first step whose image the next one changes by less than the limit, and that change."""
-    previous = image(steps[0])
+    previous = image(steps[0]) if len(steps) > 1 else None
     for step, finer in itertools.pairwise(steps):
         current = image(finer)
         change = relative_rms(previous, current)
         if change < limit:
             return step, change
         previous = current
-    raise InputError(f"No {name} up to {steps[-1]} meets {limit:g}: allow a larger tolerance or thinner crystals.")
+    raise InputError(f"No {name} of {steps} meets {limit:g}: allow a larger tolerance or a thinner crystal.")

@@ -60,11 +60,7 @@ class Microscope:
             raise InputError(f"energy_eV = {self.energy_eV:g} is no STEM's: give 1e4 to 2e6 eV.")
         if not 1 <= self.semiangle_mrad <= 100:
             raise InputError(f"semiangle_mrad = {self.semiangle_mrad:g} is no probe's: give 1 to 100 mrad.")
-        if not 0 <= self.inner_mrad < self.outer_mrad:
-            raise InputError(
-                f"A detector from {self.inner_mrad:g} to {self.outer_mrad:g} mrad collects nothing: "
-                "give 0 ≤ inner_mrad < outer_mrad."
-            )
+        require_ring(self.inner_mrad, self.outer_mrad)
         if self.source_fwhm_A < 0:
             raise InputError(f"source_fwhm_A = {self.source_fwhm_A:g} cannot be: give 0 or more.")
 
@@ -97,8 +93,16 @@ class Microscope:
         """
         x, y = qx * self.wavelength_A, qy * self.wavelength_A
         square = x**2 + y**2
-        twofold, threefold = 2 * math.radians(self.astigmatism_deg), math.radians(self.coma_deg)
+        twofold, onefold = 2 * math.radians(self.astigmatism_deg), math.radians(self.coma_deg)
         second = self.astigmatism_A * ((x**2 - y**2) * math.cos(twofold) + 2 * x * y * math.sin(twofold))
-        third = self.coma_A * square * (x * math.cos(threefold) + y * math.sin(threefold))
+        third = self.coma_A * square * (x * math.cos(onefold) + y * math.sin(onefold))
         path = (-self.defocus_A * square + second) / 2 + third / 3 + self.spherical_A * square**2 / 4
         return 2 * math.pi / self.wavelength_A * path
+
+
+def require_ring(inner_mrad, outer_mrad):
+    """Refuse an annular detector that collects nothing."""
+    if not 0 <= inner_mrad < outer_mrad < math.inf:
+        raise InputError(
+            f"A detector from {inner_mrad:g} to {outer_mrad:g} mrad collects nothing: give 0 ≤ inner_mrad < outer_mrad."
+        )

@@ -2,9 +2,10 @@
 
 An electron that passes one period of the crystal, slice by slice, is multiplied by
 
-    W = Π_j P T_j,   (T_j)_gh = FT[exp(iσ v_j)]_{g−h},   P_g = exp(−iπλ Δz |k + g|² − 2πi Δz (k + g)·θ),      (1)
+    W = Π_j P T_j P,   (T_j)_gh = FT[exp(iσ v_j)]_{g−h},   P_g = exp(−iπλ Δz |k + g|²/2 − iπ Δz (k + g)·θ),     (1)
 
-v_j the projected potential of slice j, whose atoms are displaced at random (Einstein model). A library of such
+v_j the projected potential of slice j, whose atoms are displaced at random (Einstein model), and P half a slice of
+free space before and behind them, which leaves an error of second order in Δz. A library of such
 operators is made once; random products of its members are random crystals, at every thickness on the way:
 ψ(n) = W_{m(n)} … W_{m(1)} ψ(0). Each costs one product of an n × n matrix with the beams of the aperture
 (Loane, Xu, Silcox, Acta Cryst. A47, 267, 1991, for frozen phonons).
@@ -104,8 +105,9 @@ def frozen_phonon_images(
     vibrations = vibrations or Vibrations()
     thicknesses = require_thicknesses(thicknesses_A, torch.float64, "cpu").numpy()
     atomic = Atomic.of(crystal, False, None, None, device)
-    require_sampled(atomic.lengths, microscope, cutoff_mrad, detectors)
-    zone = brillouin_zone(fibonacci_points(5) if k_points is None else k_points, atomic.lengths)
+    k_points = fibonacci_points(5) if k_points is None else k_points
+    require_sampled(atomic.lengths, microscope, cutoff_mrad, detectors, k_points)
+    zone = brillouin_zone(k_points, atomic.lengths)
     if configurations % len(zone) or configurations < 1:
         raise InputError(f"{configurations} configurations do not divide over {len(zone)} k-points: give a multiple.")
     total = ImageSum(atomic.lengths, microscope, (configurations, len(detectors), len(thicknesses)), device, dtype)
@@ -127,7 +129,7 @@ def frozen_phonon_images(
 class PeriodOperators:
     """Library of the operators W of equation (1) at one k, with the slices they are made of.
 
-    `operators` is a tensor (library, n, n); `beams` (n, 2) are the beams within the cut-off.
+    `operators` is a list of tensors (n, n); `beams` (n, 2) are the beams within the cut-off.
     """
 
     def __init__(self, atomic, microscope, k, cutoff_mrad, vibrations, generator, dtype):
@@ -135,13 +137,14 @@ class PeriodOperators:
         self.dtype, self.device = complex_of(dtype), atomic.positions.device
         radius = cutoff_mrad * 1e-3 / microscope.wavelength_A
         self.beams = disc(atomic.lengths, k, radius)
-        self.planes = slices_of(atomic.positions[0, :, 2].cpu().numpy(), atomic.lengths[2], vibrations.slice_A)
-        self.count = int(self.planes.max()) + 1
+        z = atomic.positions[0, :, 2].cpu().numpy()
+        self.planes, self.count = slices_of(z, atomic.lengths[2], vibrations.slice_A)
         self.slice_A = atomic.lengths[2] / self.count
         # Differences of two beams reach twice the cut-off; 1.3 times that keeps exp(iσv) free of aliases.
         reach = np.abs(self.beams).max(axis=0)
         self.gpts = [int(np.ceil(1.3 * (4 * n + 2) / 2)) * 2 for n in reach]
-        self.propagator = self._propagator()
+        self.steps = tuple(torch.as_tensor(np.subtract.outer(n, n), device=self.device) for n in self.beams.T)
+        self.half = self._half_slice()
         members = self._displaced(vibrations, generator)
         corrections = self._corrections(vibrations)
         built = [self._period(member, corrections) for member in members]
@@ -162,7 +165,8 @@ class PeriodOperators:
                 for number, detector in enumerate(seen):
                     rows = behind[torch.as_tensor(detector, device=self.device)]
                     total.add(rows, phases, self.beams[aperture], weight, (configuration, number, index))
-            wave = self.operators[member] @ wave
+            if period < max(exits):
+                wave = self.operators[member] @ wave
         return len(aperture)
 
     def _exits(self, thicknesses):
@@ -175,11 +179,12 @@ class PeriodOperators:
                     exits.setdefault(plane // self.count, []).append((plane % self.count, index, weight))
         return exits
 
-    def _propagator(self):
+    def _half_slice(self):
+        """P of equation (1)."""
         q = self.beams / self.atomic.lengths[:2] + self.k
         scope = self.microscope
         tilt = np.array([scope.crystal_tilt_x_mrad, scope.crystal_tilt_y_mrad]) * 1e-3
-        phase = -np.pi * self.slice_A * (scope.wavelength_A * (q**2).sum(axis=1) + 2 * q @ tilt)
+        phase = -np.pi * self.slice_A * (scope.wavelength_A * (q**2).sum(axis=1) / 2 + q @ tilt)
         return torch.as_tensor(np.exp(1j * phase), device=self.device).to(self.dtype)
 
     def _displaced(self, vibrations, generator):
@@ -200,8 +205,7 @@ class PeriodOperators:
 
     def _between_beams(self, table):
         """Matrix of the coefficients g − h between beams."""
-        step = torch.as_tensor(self.beams[:, None, :] - self.beams[None, :, :], device=table.device)
-        return table.to(self.dtype)[step[..., 0], step[..., 1]]
+        return table.to(self.dtype)[self.steps]
 
     def _corrections(self, vibrations):
         """Equation (2) of every slice; it does not depend on the displacements."""
@@ -216,7 +220,7 @@ class PeriodOperators:
         static = dict.fromkeys(self.atomic.b_A2, 0.0)
         operator, partial = None, []
         for table, correction in zip(self._tables(positions, static), corrections, strict=True):
-            slice_matrix = self.propagator[:, None] * (self._between_beams(transmission(table)) + correction)
+            slice_matrix = self.half[:, None] * (self._between_beams(transmission(table)) + correction) * self.half
             operator = slice_matrix if operator is None else slice_matrix @ operator
             partial.append(operator)
         return operator, partial[:-1]
@@ -228,11 +232,11 @@ def transmission(table):
 
 
 def slices_of(z, period_A, slice_A):
-    """Slice of every atom in one period: equal slices, none thicker than asked, no atomic plane near a border.
+    """Equal slices of one period, none thicker than asked, no atomic plane near a border.
 
     Returns
     -------
-    ndarray of int (n,)
+    ndarray of int (n,), the slice of every atom, and the number of slices
     """
     count = max(1, int(np.ceil(period_A / slice_A - 1e-9)))
     thickness = period_A / count
@@ -241,4 +245,4 @@ def slices_of(z, period_A, slice_A):
     border = offsets[int(np.argmax(margins))]
     if border > thickness / 2:
         border -= thickness  # the first slice is the one nearest z = 0
-    return np.floor(((z - border) % period_A) / thickness + 1e-9).astype(int) % count
+    return np.floor(((z - border) % period_A) / thickness + 1e-9).astype(int) % count, count

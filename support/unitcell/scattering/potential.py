@@ -43,7 +43,7 @@ class Atomic:
         Raises
         ------
         InputError
-            Cells that are not orthogonal, unequal members, positions that are not finite.
+            Unequal members, positions that do not fit, and what `require_sound` refuses.
         """
         crystals = crystal if isinstance(crystal, (list, tuple)) else [crystal]
         first = crystals[0]
@@ -51,12 +51,16 @@ class Atomic:
             if list(other.symbols) != list(first.symbols) or not np.allclose(other.cell, first.cell):
                 raise InputError("Crystals of one batch need the same cell and elements: run them one by one.")
         if positions is None:
-            for member in crystals:
-                require_sound(member)
             positions = torch.as_tensor(np.stack([c.positions for c in crystals]), dtype=torch.float64)
-        positions = positions.to(device).reshape(-1, len(first), 3)
-        if not bool(torch.isfinite(positions).all()):
-            raise InputError("Some atomic positions are not numbers: remove the NaN from the crystal.")
+        elif positions.shape[-2:] != (len(first), 3):
+            raise InputError(f"Positions of shape {tuple(positions.shape)} do not fit {len(first)} atoms: give (n, 3).")
+        if positions.dim() == 2:
+            positions = positions[None]
+        for member in positions.detach().cpu().numpy():
+            moved = first.copy()
+            moved.positions = member
+            require_sound(moved)
+        positions = positions.to(device)
         symbols = np.array(first.get_chemical_symbols(), dtype=str)
         factors = b_factors(symbols, debye_waller_A2)
         return cls(first.cell.lengths(), symbols, positions, factors if thermal else dict.fromkeys(factors, 0.0))
@@ -86,7 +90,13 @@ class Atomic:
 
 def scattering_factor(symbol, g2, b_A2):
     """Projected scattering factor [V Å³] at squared spatial frequencies g² [1/Å²], damped by exp(−B g²/4)."""
-    return LobatoParametrization().projected_scattering_factor(symbol)(g2) * np.exp(-b_A2 * g2 / 4)
+    return _lobato(symbol)(g2) * np.exp(-b_A2 * g2 / 4)
+
+
+@lru_cache(maxsize=None)
+def _lobato(symbol):
+    """abTEM's factor of one element, whose table is read from a file."""
+    return LobatoParametrization().projected_scattering_factor(symbol)
 
 
 def absorptive_factor(interaction):
@@ -127,4 +137,36 @@ def _variance_spectrum(symbol, b_A2):
 
 def is_real(coefficients):
     """Whether coefficients have no imaginary part: the crystal has an inversion centre at its origin."""
-    return float(coefficients.imag.abs().max()) <= NEGLIGIBLE * float(coefficients.abs().max())
+    return vanish(coefficients.imag, coefficients)
+
+
+def vanish(part, coefficients):
+    """Whether a part of the coefficients is zero by symmetry.
+
+    Where gradients flow, it must also stay zero to first order in whatever the positions depend on: tilts keep a
+    centre of inversion that moving a single atom destroys.
+    """
+    size = float(coefficients.detach().abs().max())
+    if float(part.detach().abs().amax() if part.numel() else 0.0) > NEGLIGIBLE * size:
+        return False
+    return not part.requires_grad or _slope(part) <= 1e-6 * _slope(coefficients)
+
+
+def _slope(values):
+    """Largest derivative of a random combination of values with respect to the leaves they depend on."""
+    real = torch.view_as_real(values) if values.is_complex() else values
+    mixture = torch.rand(real.shape, generator=torch.Generator().manual_seed(0), dtype=real.dtype).to(real.device)
+    slopes = torch.autograd.grad((mixture * real).sum(), _leaves(real), retain_graph=True, allow_unused=True)
+    return max((float(slope.abs().max()) for slope in slopes if slope is not None), default=0.0)
+
+
+def _leaves(tensor):
+    """Tensors that require a gradient and that a tensor was computed from."""
+    seen, waiting, leaves = set(), [tensor.grad_fn], []
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting.extend(parent for parent, _ in node.next_functions)
+            leaves.extend([node.variable] if hasattr(node, "variable") else [])
+    return leaves

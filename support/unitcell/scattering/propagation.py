@@ -13,7 +13,7 @@ from unitcell.scattering.slices import SLICES_AT_ONCE, displaced_positions, tran
 from unitcell.scattering.wave_grid import as_tensor
 from unitcell.scattering.wave_transforms import waves_for
 
-POSITIONS_AT_ONCE = 512
+POSITIONS_AT_ONCE = 128
 
 
 class Propagation:
@@ -65,11 +65,12 @@ class Propagation:
         """Bytes that the run needs, see `Budget`."""
         real = torch.finfo(self.dtype).bits // 8
         complex_, points, planes = 2 * real, int(np.prod(self.grid.shape)), len(self.planes)
-        slices = self.stored_slices
-        fixed = complex_ * points * (slices + len(self.propagators) + 4 * min(slices, SLICES_AT_ONCE))
+        slices, threads = self.stored_slices, torch.get_num_threads()
+        fixed = complex_ * points * (slices + len(self.propagators) + 4 * min(slices, SLICES_AT_ONCE * threads))
         if self.waves == "beams":
-            chunk = min(len(self.positions), POSITIONS_AT_ONCE)
-            fixed += complex_ * len(self.hits[0]) * (2 * planes * len(self.aperture[0]) + 2 * chunk)
+            chunk = min(len(self.positions), POSITIONS_AT_ONCE * threads)
+            fixed += complex_ * len(self.hits[0]) * (2 * planes * len(self.aperture[0]) + 4 * chunk)
+            fixed += complex_ * len(self.aperture[0]) * 8 * chunk
         results = real * self.configurations * planes * self.weights.shape[1] * len(self.positions)
         per_wave = complex_ * (self.transforms[1] * points + planes * len(self.hits[0]) + len(self.aperture[0]))
         return Budget(per_wave, fixed, results)
@@ -81,24 +82,25 @@ class Propagation:
 
     def images(self, group, sigmas_A, seed, batches, run, bar):
         """Images (C, D, T, P) of some configurations, and the share within the band limit (T,), summed over them."""
-        transmissions = self._transmissions(group, sigmas_A, seed)
+        transmissions = self._transmissions(group, sigmas_A, seed, run)
         shape = (len(group), batches.waves, *self.grid.shape)
         columns = self.grid.wave_frequencies[1].shape[1]
         buffers = SimpleQueue()  # planned here, because FFTW plans on one thread only
         for _ in range(batches.workers):
             buffers.put(self.transforms[0](shape, columns, self.dtype, self.device))
-        blocks, shares = [], 0
+        images, shares, done = None, 0, 0
         starts = range(0, self.wave_count, batches.waves)
         for hits, share in run(lambda start: self._propagate(start, transmissions, buffers), starts):
-            bar.update(len(group) * hits.shape[-2])
-            blocks.append(hits)
-            shares = shares + share
-        images = torch.cat(blocks, dim=-2)
+            if images is None:  # one array filled in place: a list of blocks would need as much again
+                images = hits.new_empty((*hits.shape[:2], self.wave_count, hits.shape[3]))
+            images[:, :, done : done + hits.shape[2]] = hits
+            done, shares = done + hits.shape[2], shares + share
+            bar.update(len(group) * hits.shape[2])
         if self.waves == "beams":
-            images = self._scan(images)
+            images = self._scan(images, run)
         return images.permute(0, 3, 1, 2), shares / self.wave_count
 
-    def _transmissions(self, group, sigmas_A, seed):
+    def _transmissions(self, group, sigmas_A, seed, run):
         """Transmission functions (C, S, X, Y) of each configuration."""
         count, sigmas_A = self.stored_slices, None if self.static else sigmas_A
         periods = max(1, -(-count // len(self.slices.thicknesses_A)))
@@ -106,13 +108,18 @@ class Propagation:
         found = torch.empty(shape, dtype=self.propagators[0].dtype, device=self.device)
         for number, out in zip(group, found, strict=True):
             positions = displaced_positions(self.crystal, periods, sigmas_A, (seed, number))
-            transmission_functions(self.crystal, self.slices, self.grid, positions, out)
+
+            def fill(first, out=out, positions=positions):
+                block = out[first : first + SLICES_AT_ONCE]
+                transmission_functions(self.crystal, self.slices, self.grid, positions, block, first=first)
+
+            list(run(fill, range(0, count, SLICES_AT_ONCE)))
         return found
 
     def _incident(self, start, stop):
         """Amplitudes (B, G) of the aperture's beams in a batch of waves."""
         if self.waves == "beams":
-            amplitudes = np.eye(len(self.aperture[0]), dtype=complex)[start:stop]
+            amplitudes = np.eye(stop - start, len(self.aperture[0]), start, dtype=complex)
         else:
             amplitudes = self.grid.probe_coefficients(self.positions[start:stop], self.aperture)
         return as_tensor(amplitudes, self.dtype, self.device)
@@ -145,15 +152,16 @@ class Propagation:
         everything = _intensity(band).sum()
         return (amplitudes if self.waves == "beams" else _intensity(amplitudes) @ self.weights), everything
 
-    def _scan(self, matrix):
+    def _scan(self, matrix, run):
         """Equation (2): electrons (C, T, positions, D) from the scattering matrix (C, T, G, H)."""
-        blocks = []
-        for start in range(0, len(self.positions), POSITIONS_AT_ONCE):
+
+        def block(start):
             some = self.positions[start : start + POSITIONS_AT_ONCE]
             amplitudes = as_tensor(self.grid.probe_coefficients(some, self.aperture), self.dtype, self.device)
             per_plane = [_intensity(amplitudes @ matrix[:, t]) @ self.weights for t in range(matrix.shape[1])]
-            blocks.append(torch.stack(per_plane, dim=1))
-        return torch.cat(blocks, dim=2)
+            return torch.stack(per_plane, dim=1)
+
+        return torch.cat(list(run(block, range(0, len(self.positions), POSITIONS_AT_ONCE))), dim=2)
 
 
 def _intensity(amplitudes):

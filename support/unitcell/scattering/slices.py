@@ -139,8 +139,8 @@ def displaced_positions(crystal, periods, sigmas_A, seed):
     return still + np.random.default_rng(seed).normal(size=still.shape) * sigma[:, None]
 
 
-def slice_potentials(crystal, slices, grid, positions_A, count, *, device="cpu", dtype=torch.float32):
-    """Projected potentials of the first `count` slices, from equation (1), a block of slices at a time.
+def slice_potentials(crystal, slices, grid, positions_A, count, *, first=0, device="cpu", dtype=torch.float32):
+    """Projected potentials of `count` slices from number `first` on, from equation (1), a block of slices at a time.
 
     Parameters
     ----------
@@ -149,8 +149,8 @@ def slice_potentials(crystal, slices, grid, positions_A, count, *, device="cpu",
     grid : WaveGrid
     positions_A : ndarray, shape (periods, atoms, 2)
         Positions across the beam, as `displaced_positions` returns them [Å].
-    count : int
-        Number of slices, counted through the periods.
+    count, first : int
+        Numbers of slices, counted through the periods.
     device, dtype : torch device and real dtype
 
     Yields
@@ -158,17 +158,17 @@ def slice_potentials(crystal, slices, grid, positions_A, count, *, device="cpu",
     torch.Tensor, shape (up to 16, X, Y) [V Å]
     """
     species = _species(crystal, slices, grid, dtype, device)
-    for start in range(0, count, SLICES_AT_ONCE):
-        number = np.arange(start, min(start + SLICES_AT_ONCE, count))
+    for start in range(first, first + count, SLICES_AT_ONCE):
+        number = np.arange(start, min(start + SLICES_AT_ONCE, first + count))
         yield _projected(species, grid, positions_A, *np.divmod(number, len(slices.thicknesses_A)), dtype, device)
 
 
-def transmission_functions(crystal, slices, grid, positions_A, out):
-    """Write t = exp(iσv) of the first slices, within the band limit, into `out`.
+def transmission_functions(crystal, slices, grid, positions_A, out, *, first=0):
+    """Write t = exp(iσv) of the slices from number `first` on, within the band limit, into `out`.
 
     Parameters
     ----------
-    crystal, slices, grid, positions_A
+    crystal, slices, grid, positions_A, first
         As in `slice_potentials`.
     out : torch.Tensor, complex, shape (count, X, Y)
         Filled in place: for a thick crystal it is the largest thing in memory, and there is no room for two.
@@ -176,7 +176,7 @@ def transmission_functions(crystal, slices, grid, positions_A, out):
     where = {"device": out.device, "dtype": out.real.dtype}
     band = as_tensor(grid.band / np.prod(grid.shape), where["dtype"], out.device)
     start = 0
-    for potential in slice_potentials(crystal, slices, grid, positions_A, len(out), **where):
+    for potential in slice_potentials(crystal, slices, grid, positions_A, len(out), first=first, **where):
         transmitted = torch.polar(torch.ones_like(potential), grid.microscope.interaction * potential)
         block = torch.fft.ifft2(torch.fft.fft2(transmitted).mul_(band), norm="forward")
         out[start : start + len(block)] = block
