@@ -108,7 +108,6 @@ def test_manifest_of_the_project_is_true():
             assert path.stat().st_size == entry["bytes"]
         else:
             assert entry["url"], name
-    weights = {str(p.relative_to(project_root())) for p in (project_root() / "support").rglob("*.safetensors")}
-    assert weights <= {entry["file"] for entry in manifest.values()}, (
-        "committed weights that the manifest does not name"
-    )
+    kept = [p for kind in ("*.safetensors", "*.nc") for p in (project_root() / "support").rglob(kind)]
+    weights = {str(p.relative_to(project_root())) for p in kept}
+    assert weights <= {entry["file"] for entry in manifest.values()}, "committed files that the manifest does not name"

@@ -4,9 +4,12 @@ import re
 from functools import cache
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pytest
 from browser import REMEDY, Browser, chromium
 from bs4 import BeautifulSoup
+from unitcell.artefacts import load_dataset
+from unitcell.explorer import ZOOM
 from unitcell.project import project_root
 from unitcell.workflow import CHAPTERS
 
@@ -14,15 +17,17 @@ HTML = project_root() / "build" / "smoke" / "pages" / "_build" / "html"
 PAGES = sorted(path.name for path in HTML.glob("*.html")) or ["index.html"]  # none built: the tests say so
 BLANK = 2.0  # standard deviation of grey levels below which a picture shows nothing
 
-# The figures of a page: images of its text, and Bokeh plots; each with its box in the page.
+# The figures of a page: images of its text, explorers and Bokeh plots; each with its box in the page.
 FIGURES = """
 (() => {
   const box = e => { const r = e.getBoundingClientRect(); return [r.x + scrollX, r.y + scrollY, r.width, r.height]; };
   const images = [...document.querySelectorAll("article img")].map(
     e => ({kind: "image", alt: e.alt, natural: e.naturalWidth, box: box(e)}));
+  const explorers = [...document.querySelectorAll("article .unitcell-explorer canvas")].map(
+    e => ({kind: "explorer", alt: e.getAttribute("aria-label"), box: box(e)}));
   const plots = [...document.querySelectorAll("article [data-root-id]")].map(
     e => ({kind: "plot", alt: e.dataset.rootId, drawn: e.childElementCount > 0, box: box(e.firstElementChild ?? e)}));
-  return [...images, ...plots];
+  return [...images, ...explorers, ...plots];
 })()
 """
 MATHS = """
@@ -38,6 +43,21 @@ SLIDE = """
   for (const slider of sliders) slider.value = slider.value < slider.end ? slider.end : slider.start;
   return sliders.length;
 })()
+"""
+# Set the sliders of an explorer by name, as a reader would, and return the grey levels of its pixels, row by row.
+EXPLORE = """
+((values, zoom) => {
+  const figure = document.querySelector("article .unitcell-explorer");
+  for (const [name, value] of Object.entries(values)) {
+    const slider = figure.querySelector(`input[name=${name}]`);
+    slider.value = value;
+    slider.dispatchEvent(new Event("input"));
+  }
+  const canvas = figure.querySelector("canvas"), {width, height} = canvas, half = zoom / 2;
+  const data = canvas.getContext("2d").getImageData(0, 0, width, height).data;
+  const rows = [...Array(height / zoom).keys()], columns = [...Array(width / zoom).keys()];
+  return rows.map(y => columns.map(x => data[4 * ((y * zoom + half) * width + x * zoom + half)]));
+})
 """
 
 
@@ -124,4 +144,22 @@ def test_sliders_change_their_plots(browser, name):
     browser.settle()
     changed = sum((browser.picture(box) != old).any() for box, old in zip(boxes, before, strict=True))
     assert changed >= min(sliders, 1), f"{name}: {sliders} slider(s), and no plot follows"
+    assert not browser.errors
+
+
+def test_explorer_shows_the_library(browser):
+    """The page turns its few distinct images into the stack's image of every tilt (its foot is under the scale bar)."""
+    name = "02_simulate_abf"
+    stack = load_dataset(project_root() / "build" / "smoke" / name / "abf_stack.nc", ["abf"])
+    browser.open(HTML / f"{name}.html")
+    last = stack.sizes["thickness"] - 1
+    images = stack.abf.values[:, last]
+    grey = 255 * (images - images.min()) / np.ptp(images)
+    seen = []
+    for tilt in range(stack.sizes["tilt"]):
+        at = {angle: float(stack[angle][tilt]) for angle in ("alpha", "beta", "gamma")} | {"thickness": last}
+        shown = np.array(browser.script(f"{EXPLORE}({at}, {ZOOM})"))[:30]
+        assert np.abs(shown - np.tile(grey[tilt], (1, 2))[:30]).max() < 1.5, f"{at}: another image"
+        seen.append(shown)
+    assert np.ptp(seen, axis=0).max() > 20, "the sliders change nothing"
     assert not browser.errors

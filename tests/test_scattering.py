@@ -9,16 +9,7 @@ from plain_bloch import plain_images
 from scipy.ndimage import gaussian_filter
 from unitcell.crosscheck import abtem_image
 from unitcell.crystals import tilted_perovskite, tilted_positions
-from unitcell.errors import InputError
-from unitcell.scattering import (
-    Microscope,
-    annular_images,
-    bloch,
-    brillouin_zone,
-    choose_sampling,
-    fibonacci_points,
-    supercell_points,
-)
+from unitcell.scattering import Microscope, annular_images, bloch
 from unitcell.scattering.bloch import BlochMatrices, evolved
 from unitcell.scattering.potential import Atomic, absorptive_factor, scattering_factor
 
@@ -155,8 +146,8 @@ def test_weak_scattering_is_kinematic(thickness):
 
 
 def test_equals_abtem_multislice_of_a_thin_crystal(tilted):
-    ours = images(tilted, [4 * tilted.cell[2, 2]], shape=(5, 4), cutoff_mrad=65, thermal=False)
-    peer = torch.tensor(abtem_image(tilted, MICROSCOPE, 4, (5, 4)))
+    ours = images(tilted, [4 * tilted.cell[2, 2]], shape=(20, 14), cutoff_mrad=65, thermal=False)
+    peer = torch.tensor(abtem_image(tilted, MICROSCOPE, 4, (20, 14)))
     assert rms(ours[0], peer) < 0.006
 
 
@@ -229,43 +220,6 @@ def test_a_batch_and_several_detectors_equal_single_runs(tilted):
         for image, (inner, outer) in zip(row, rings, strict=True):
             scope = Microscope(inner_mrad=inner, outer_mrad=outer)
             assert largest(images(crystal, [40.0, 80.0], scope, **DOUBLE) - image) < 1e-12
-
-
-def test_k_points_of_a_supercell_equal_the_supercell(tilted):
-    whole = images(tilted * (2, 1, 1), [60.0], shape=(10, 14), **DOUBLE)
-    cell = images(tilted, [60.0], k_points=supercell_points((2, 1)), **DOUBLE)
-    assert largest(whole[..., :7] - cell) < 1e-9
-    assert largest(whole[..., 7:] - cell) < 1e-9
-
-
-def test_every_k_point_counts_once():
-    lengths = (5.5, 7.8)
-    pair, alone = [[0.1, 0.2], [-0.1, -0.2]], [[0.1, 0.2], [-0.3, 0.1]]
-    for k_points in ((3, 2), (1, 1), (4, 3), supercell_points((4, 2)), fibonacci_points(8), pair, alone):
-        total = sum(weight for _, weight in brillouin_zone(k_points, lengths, inversion=True))
-        assert total == len(brillouin_zone(k_points, lengths))
-    assert [w for _, w in brillouin_zone(pair, lengths, inversion=True)] == [2]
-    assert [w for _, w in brillouin_zone(alone, lengths, inversion=True)] == [1, 1]
-    assert len(brillouin_zone(supercell_points((4, 2)), lengths, inversion=True)) == 6
-
-
-@pytest.mark.parametrize("count", [2, 3, 5, 8, 13, 21])
-def test_fibonacci_points_are_even(count):
-    # A lattice of n points integrates every wave exp(2πi m·k) shorter than about √n to zero.
-    points = fibonacci_points(count)
-    assert np.abs(points).max() <= 0.5
-    waves = [m for m in np.ndindex(9, 9) if 0 < np.hypot(*(np.array(m) - 4)) < 0.85 * np.sqrt(count)]
-    sums = [np.exp(2j * np.pi * points @ (np.array(m) - 4)).mean() for m in waves]
-    assert np.abs(sums).max(initial=0) < 1e-12
-
-
-def test_chosen_sampling_keeps_its_tolerance(odd):
-    chosen = choose_sampling(odd, MICROSCOPE, [20.0, 60.0], tolerance=0.03)
-    ours = images(odd, [20.0, 60.0], **chosen.keywords())
-    finer = images(odd, [20.0, 60.0], cutoff_mrad=80, excitation_per_A=0.025, k_points=(6, 6))
-    assert chosen.error < 0.03
-    assert max(rms(a, b) for a, b in zip(ours, finer, strict=True)) < 0.03
-    assert rms(images(odd, [60.0], cutoff_mrad=40), finer[1:]) > 0.03
 
 
 # Gradients
@@ -347,7 +301,7 @@ def test_absorption_to_first_order_is_nearly_exact(odd):
     options = {"excitation_per_A": 0, "debye_waller_A2": b_A2, "absorption": True, **DOUBLE}
     ours = images(odd, depths, scope, (4, 3), **options).numpy().reshape(3, -1)
     truth = np.array([plain_images(odd, scope, t, grid_positions(odd, (4, 3)), 40, b_A2, loss=loss) for t in depths])
-    assert (1 - ours.mean(axis=1) > [0.01, 0.03, 0.05]).all()
+    assert (1 - ours.mean(axis=1) > [0.004, 0.015, 0.025]).all()
     assert (np.diff(ours.mean(axis=1)) < -0.01).all()
     assert ours == pytest.approx(truth, abs=0.03 * float(1 - truth.min()))
 
@@ -365,64 +319,3 @@ def test_absorptive_factor_is_what_displacements_take_away():
     truth = (1 - np.abs(mean) ** 2).sum() * (box / n) ** 2
     first = 2 * MICROSCOPE.interaction * absorptive_factor(MICROSCOPE.interaction)(symbol, np.zeros(1), b)[0]
     assert first == pytest.approx(truth, rel=0.1)
-
-
-# Bad input
-
-
-def crowded(crystal):
-    crystal = crystal.copy()
-    crystal.positions[1] = crystal.positions[0] + 0.1
-    return crystal
-
-
-def lost(crystal):
-    crystal = crystal.copy()
-    crystal.positions[2, 1] = np.nan
-    return crystal
-
-
-def skewed(crystal):
-    crystal = crystal.copy()
-    crystal.set_cell([[5.5, 0, 0], [1.0, 7.8, 0], [0, 0, 5.5]])
-    return crystal
-
-
-@pytest.mark.parametrize(
-    ("call", "names"),
-    [
-        (lambda c: images(crowded(c), [5.0]), r"closer than 0\.5 Å: remove"),
-        (lambda c: images(lost(c), [5.0]), r"Atom 2 .* no finite position: remove"),
-        (lambda c: images(skewed(c), [5.0]), "not orthogonal"),
-        (lambda c: images(skewed(c), [5.0], positions=torch.tensor(c.positions)), "not orthogonal"),
-        (lambda c: images(c, [5.0], positions=torch.tensor(lost(c).positions)), "no finite position"),
-        (lambda c: images(c, [5.0], positions=torch.zeros(3, 3)), r"shape \(3, 3\) do not fit 20 atoms: give"),
-        (lambda c: images([c, c * (1, 1, 2)], [5.0]), "same cell and elements: run them one by one"),
-        (lambda c: images(c, [-5.0]), r"-5\.0.* none negative"),
-        (lambda c: images(c, [np.nan]), "nan.* cannot be"),
-        (lambda c: images(c, []), "one or more"),
-        (lambda c: images(c, [5.0], cutoff_mrad=20), "leaves out beams at 30 mrad: raise cutoff_mrad"),
-        (lambda c: images(c, [5.0], Microscope(outer_mrad=50)), "leaves out beams at 50 mrad"),
-        (lambda c: images(c, [5.0], Microscope(beam_tilt_x_mrad=15)), "leaves out beams at 45 mrad"),
-        (lambda c: images(c, [5.0], Microscope(crystal_tilt_x_mrad=25)), "leaves out beams at 50 mrad"),
-        (lambda c: images(c, [5.0], detectors_mrad=[(20.0, 10.0)]), "collects nothing"),
-        (lambda c: images(c, [5.0], Microscope(semiangle_mrad=10)), r"5\.52 Å along x, 2\.2 beams .* raise k_points"),
-        (lambda c: images(c, [5.0], Microscope(semiangle_mrad=10), k_points=np.zeros((2, 2))), "repeat the cell"),
-        (lambda c: images(c, [5.0], debye_waller_A2={"O": -1.0}), "Debye–Waller factor of -1.0 Å² for O"),
-        (lambda c: fibonacci_points(4), "4 is not a number of lattice k-points: give one of"),
-        (lambda c: choose_sampling(c, MICROSCOPE, [5.0], tolerance=0), "tolerance = 0 cannot be met"),
-        (lambda c: choose_sampling(c, Microscope(outer_mrad=200), [5.0]), "No cutoff_mrad"),
-        (lambda c: Microscope(inner_mrad=30, outer_mrad=15), "collects nothing"),
-        (lambda c: Microscope(energy_eV=200), "energy_eV"),
-        (lambda c: Microscope(defocus_A=np.nan), "defocus_A"),
-    ],
-)
-def test_impossible_settings_are_refused_in_one_sentence(tilted, call, names):
-    with pytest.raises(InputError, match=names) as refused:
-        call(tilted)
-    assert "\n" not in str(refused.value)
-
-
-def test_absorption_refuses_gradients(tilted):
-    with pytest.raises(InputError, match="set absorption=False"):
-        images(tilted, [5.0], absorption=True, positions=torch.tensor(tilted.positions, requires_grad=True))

@@ -19,7 +19,7 @@ def abtem_image(crystal, microscope, periods, gpts, **options):
 
 def abtem_images(
     crystal, microscope, periods, gpts, *, configurations=1, seed=None, repeats=(1, 1), sampling_A=0.08, slices=4,
-    debye_waller_A2=None,
+    debye_waller_A2=None, window_A=None,
 ):  # fmt: skip
     """ABF images by abTEM's multislice, static or with Einstein phonons, every atom moving by itself.
 
@@ -32,7 +32,7 @@ def abtem_images(
     periods : sequence of int, shape (T,)
         Thicknesses in cells along the beam.
     gpts : (rows, columns)
-        Probe positions over the cell, the first at the origin.
+        Probe positions over the window, the first at the origin.
     configurations : int
     seed : int, optional
         Of the phonons; None leaves the lattice static.
@@ -44,12 +44,15 @@ def abtem_images(
         Slices in √2·a along the beam, 2 or 4: each holds whole atomic planes.
     debye_waller_A2 : mapping, optional
         See `unitcell.scattering.debye_waller.b_factors`.
+    window_A : (float, float), optional
+        What is scanned along x and y, from the origin [Å]; None for the cell.
 
     Returns
     -------
     ndarray, shape (configurations, T, rows, columns), fraction of the incident electrons.
     """
-    period = crystal.cell.lengths()[2]
+    *cell_A, period = crystal.cell.lengths()
+    window_A = cell_A if window_A is None else window_A
     count = slices * max(1, round(period / (np.sqrt(2) * 3.9)))
     supercell = crystal * (*repeats, max(periods))
     # Planes stand at multiples of a quarter of √2·a; borders lie halfway, so that vibrations do not cross them.
@@ -65,7 +68,7 @@ def abtem_images(
             moved.positions += generator.normal(size=moved.positions.shape) * sigma[:, None]
         moved.wrap()
         potential = exact_potential(moved, grid, period / count, count)
-        images.append(scan(potential, microscope, crystal.cell.lengths()[:2], gpts)[list(periods)])
+        images.append(scan(potential, microscope, window_A, gpts)[list(periods)])
     return np.array(images)
 
 

@@ -75,10 +75,11 @@ def validation_image(keywords, seed, configurations=CONFIGURATIONS, shape=CELL_S
     """
     crystal = tilted_perovskite(**keywords)
     doubled = round(crystal.cell[0, 0] / (crystal.info["pseudocubic_A"][0] * np.sqrt(2)))
-    repeats, gpts = (REPEATS[0] // doubled, REPEATS[1]), (shape[0], shape[1] * doubled)
+    repeats = (REPEATS[0] // doubled, REPEATS[1])
     periods = [max(1, p // doubled) for p in PERIODS]
     options = {"configurations": configurations, "seed": seed, "repeats": repeats, "slices": 2}
-    images = abtem_images(crystal, Microscope(), periods, gpts, **options)[..., : shape[1]]
+    options["window_A"] = (crystal.cell[0, 0] / doubled, crystal.cell[1, 1])
+    images = abtem_images(crystal, Microscope(), periods, shape, **options)
     error = images.std(axis=0, ddof=1) / np.sqrt(configurations)
     fraction = {"units": "1"}
     axes = ("thickness", "y", "x")

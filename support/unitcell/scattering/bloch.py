@@ -160,9 +160,9 @@ class BlochMatrices:
         return 2 * np.pi * (torch.as_tensor(upright, device=device) - leaning)
 
     def losses(self, beams, vectors):
-        """First-order absorption [1/Å] of each Bloch wave: tensor (batch, n)."""
+        """U†LU of the absorptive potential L between Bloch waves [1/Å]: tensor (batch, n, n)."""
         loss = self._gather(self.loss.real if self.real else self.loss, beams, beams)
-        return torch.einsum("bgn,bgn->bn", vectors.conj(), loss.to(vectors.dtype) @ vectors).real
+        return vectors.mH @ loss.to(vectors.dtype) @ vectors
 
     def _gather(self, table, rows, columns):
         """(σ/c) V_{g−h} between two sets of beams."""
@@ -204,12 +204,28 @@ class Propagation(torch.autograd.Function):
         return through_matrix.real if real else through_matrix, torch.stack(through_thickness), None, None
 
 
-def evolved(values, vectors, thicknesses, rows, columns, losses=None):
-    """U exp(iΛt − losses·t) U† [rows, columns] for every thickness: complex tensor (batch, T, rows, columns)."""
-    exponent = 1j * values if losses is None else 1j * values - losses
-    phases = torch.exp(exponent[:, None, :] * thicknesses[None, :, None])
+def evolved(values, vectors, thicknesses, rows, columns):
+    """U exp(iΛt) U† [rows, columns] for every thickness: complex tensor (batch, T, rows, columns)."""
+    phases = torch.exp(1j * values[:, None, :] * thicknesses[None, :, None])
     left, right = vectors[:, rows].to(phases.dtype), vectors[:, columns].mH.to(phases.dtype)
     return (left[:, None] * phases[:, :, None, :]) @ right[:, None]
+
+
+def absorbed(values, vectors, losses, thicknesses, rows, columns):
+    """`evolved` with losses L (batch, n, n) between Bloch waves, which damp each wave and, to first order, mix them.
+
+    S(t) = U [exp(Γt) − (L − diag L) ∘ Φ] U†, Γ = iΛ − diag L, Φ_mn = t exp((Γ_m + Γ_n) t/2) sinc((λ_m − λ_n) t/2).
+    """
+    rates = 1j * values - losses.diagonal(dim1=-2, dim2=-1).real
+    mixing = losses - torch.diag_embed(losses.diagonal(dim1=-2, dim2=-1))
+    half = (values[:, :, None] - values[:, None, :]) / (2 * torch.pi)
+    left, right = vectors[:, rows].to(rates.dtype), vectors[:, columns].mH.to(rates.dtype)
+    scattered = []
+    for t in thicknesses:
+        grown = torch.exp(rates * t / 2)
+        inner = torch.diag_embed(grown) - t * mixing * torch.sinc(half * t) * grown[:, None, :]
+        scattered.append((left * grown[:, None, :]) @ (inner @ right))
+    return torch.stack(scattered, dim=1)
 
 
 def require_thicknesses(thicknesses_A, dtype, device):
@@ -235,7 +251,7 @@ def _add_block(total, matrices, beams, weak, k, weight, detectors, thicknesses):
         scattered = Propagation.apply(matrix, thicknesses, rows, columns)
     else:
         values, vectors = torch.linalg.eigh(matrix)
-        scattered = evolved(values, vectors, thicknesses, rows, columns, matrices.losses(beams, vectors))
+        scattered = absorbed(values, vectors, matrices.losses(beams, vectors), thicknesses, rows, columns)
     rows, scattered = _interfered(beams[rows], rows, scattered, thicknesses / matrices.atomic.lengths[2])
     for index, detector in enumerate(seen):
         chosen = torch.as_tensor(np.isin(rows, detector), device=scattered.device)

@@ -240,9 +240,7 @@ def slices_of(z, period_A, slice_A):
     """
     count = max(1, int(np.ceil(period_A / slice_A - 1e-9)))
     thickness = period_A / count
-    offsets = np.arange(16) / 16 * thickness
-    margins = [np.abs((z - o + thickness / 2) % thickness - thickness / 2).min(initial=thickness) for o in offsets]
-    border = offsets[int(np.argmax(margins))]
-    if border > thickness / 2:
-        border -= thickness  # the first slice is the one nearest z = 0
+    borders = -np.arange(16) / 16 * thickness  # of the first slice, which holds what lies at z = 0
+    margins = [np.abs((z - b + thickness / 2) % thickness - thickness / 2).min(initial=thickness) for b in borders]
+    border = borders[int(np.argmax(np.round(margins, 9)))]
     return np.floor(((z - border) % period_A) / thickness + 1e-9).astype(int) % count, count

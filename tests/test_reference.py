@@ -1,0 +1,66 @@
+"""The committed simulations: recomputed in samples, and held against another engine."""
+
+import numpy as np
+import pytest
+from unitcell.artefacts import load_dataset
+from unitcell.crystals import tilted_perovskite
+from unitcell.data import fetch
+from unitcell.scattering import Microscope, frozen_phonon_images, supercell_points
+from unitcell.simulation import simulate_stack
+
+MEMBER = 33  # any of the 125
+
+
+def tilts_of(stack, member):
+    return np.array([[float(stack[name][member]) for name in ("alpha", "beta", "gamma")]])
+
+
+def beyond_noise(one, error, other, other_error):
+    """Rms difference that the standard errors do not explain, relative to the mean."""
+    unexplained = np.mean((one - other) ** 2) - np.mean(error**2 + other_error**2)
+    return np.sqrt(max(0.0, unexplained)) / other.mean()
+
+
+def test_elastic_library_is_what_its_command_makes():
+    stack = load_dataset(fetch("abf_library"), ("abf",))
+    assert dict(stack.sizes) == {"tilt": 125, "thickness": 21, "y": 40, "x": 28}
+    again = simulate_stack(tilts_of(stack, MEMBER), [20.0, 420.0], Microscope(), progress=False)
+    assert stack.abf.values[MEMBER, [0, -1]] == pytest.approx(again.abf.values[0], abs=5e-5)
+
+
+def test_phonon_library_is_what_its_command_makes():
+    stack = load_dataset(fetch("abf_library_phonons"), ("abf", "abf_error"))
+    assert dict(stack.sizes) == {"tilt": 125, "thickness": 21, "y": 40, "x": 28}
+    settings = {"configurations": 10, "seed": 7, "progress": False}
+    again = simulate_stack(tilts_of(stack, MEMBER), [100.0], Microscope(), **settings)
+    kept, made = stack.isel(tilt=MEMBER, thickness=4), again.isel(tilt=0, thickness=0)
+    assert float(kept.thickness) == float(made.thickness)
+    sides = [part[name].values for part in (kept, made) for name in ("abf", "abf_error")]
+    assert beyond_noise(*sides) < 0.006
+    assert float(stack.abf.mean()) < float(load_dataset(fetch("abf_library")).abf.mean())  # phonons take electrons away
+
+
+@pytest.mark.parametrize("structure", [3, 24])
+def test_frozen_phonons_agree_with_another_engine(structure):
+    truth = load_dataset(fetch("phonon_truth"), ("abf", "standard_error")).isel(structure=structure, thickness=1)
+    names = ("alpha", "beta", "gamma", "signs", "a_site", "b_site")
+    crystal = tilted_perovskite(
+        *(truth[name].item() for name in names), tuple(truth[name].item() for name in ("a_x", "a_y", "a_z")),
+        a_shift=(truth["antipolar"].item(), truth["alternating"].item()),
+    )  # fmt: skip
+    options = {"k_points": supercell_points((2, 1)), "cutoff_mrad": 60}
+    ours = frozen_phonon_images(crystal, Microscope(), [truth.depth.item()], (40, 28), 12, **options)[:, 0].numpy()
+    error = ours.std(axis=0, ddof=1) / np.sqrt(len(ours))
+    assert beyond_noise(ours.mean(axis=0), error, truth.abf.values, truth.standard_error.values) < 0.015
+    assert ours.mean() == pytest.approx(truth.abf.values.mean(), rel=0.01)
+
+
+def test_truth_covers_what_the_network_must_face():
+    truth = load_dataset(fetch("phonon_truth"), ("abf", "standard_error"))
+    assert truth.sizes["structure"] == 32
+    assert truth.sizes["thickness"] == 3
+    titanate = (truth.a_site.values == "Sr") & (truth.b_site.values == "Ti")
+    assert titanate.sum() == 24
+    assert (truth.antipolar.values[~titanate] > 0).all()
+    assert len(set(truth.signs.values)) >= 10
+    assert truth.attrs["configurations"] >= 8
