@@ -94,7 +94,7 @@ def test_weak_beams_stand_for_a_larger_cutoff(odd, monkeypatch):
 def test_scattering_matrices_are_unitary_with_upper_zones_too(tilted):
     atomic = Atomic.of(tilted, False, None, None, "cpu")
     matrices = BlochMatrices(atomic, MICROSCOPE, 40, 0.03, False, torch.zeros(2), torch.float32)
-    ((strong, weak), *_) = matrices.blocks(np.zeros(2), 30.0)
+    (((strong, weak), *_), *_) = matrices.groups(np.zeros(2), 30.0)
     assert strong[:, 2].min() < 0
     assert strong[:, 2].max() == 0
     values, vectors = torch.linalg.eigh(matrices.matrix(strong, weak, np.zeros(2)))

@@ -67,9 +67,9 @@ def save_dataset(dataset, path, step=None):
     dataset : xarray.Dataset
     path : path
     step : float, optional
-        Round every array to multiples of it and pack them into 16 bits (values from 0 to 65535 steps).
+        Round every array to multiples of it and pack them into 16 bits (values from 0 to 65534 steps, or NaN).
     """
-    packed = {"dtype": "uint16", "scale_factor": step} if step else {}
+    packed = {"dtype": "uint16", "scale_factor": step, "_FillValue": 65535} if step else {}
     encoding = {name: {"zlib": True, "complevel": 4} | packed for name in dataset.data_vars if dataset[name].ndim > 0}
     with written(path) as temporary:
         dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)

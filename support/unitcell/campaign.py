@@ -10,6 +10,8 @@ from tqdm.auto import tqdm
 from unitcell.artefacts import load_dataset, save_dataset
 from unitcell.errors import InputError
 
+CONNECT_S = 10  # how long a scheduler may take to answer
+
 
 def run_structures(function, tasks, scheduler=None, folder=None, progress=True):
     """Results of `function(*task)` for every task, in order.
@@ -60,7 +62,7 @@ def _computed(function, tasks, missing, scheduler):
     from distributed import Client, as_completed
 
     try:
-        client = Client(scheduler, timeout="10s")
+        client = Client(scheduler, timeout=CONNECT_S)
     except (OSError, ValueError) as error:
         raise InputError(
             f"No Dask scheduler answers at '{scheduler}' ({error}): start one with 'dask scheduler'."

@@ -32,9 +32,9 @@ from unitcell.scattering.beams import (
 from unitcell.scattering.potential import Atomic, absorptive_factor, is_real
 from unitcell.scattering.probe import ImageSum, complex_of
 
-CUTOFF_MRAD = 65.0
+CUTOFF_MRAD = 60.0
 EXCITATION_PER_A = 0.025
-WEAK = 1.4  # weak beams reach to so many times the cut-off
+WEAK = 1.7  # weak beams reach to so many times the cut-off
 
 
 def annular_images(
@@ -54,7 +54,7 @@ def annular_images(
     shape : (rows, columns)
         Probe positions over the cell: rows along y, columns along x, the first at the origin.
     cutoff_mrad : float
-        Beams of the zeroth Laue zone up to this angle [mrad]; from there to 1.4 times it they count as weak.
+        Beams of the zeroth Laue zone up to this angle [mrad]; from there to 1.7 times it they count as weak.
     excitation_per_A : float, optional
         Largest excitation error of the beams of upper zones [1/Å]; 0 for one projected potential. None: 0.025 for a
         static lattice, 0 for a thermal one, whose Debye–Waller factors damp upper zones away.
@@ -101,8 +101,8 @@ def annular_images(
     halve = fold and matrices.real and upright and _is_round(microscope)
     incident = 0.0
     for k, weight in brillouin_zone(k_points, atomic.lengths, inversion=halve):
-        for strong, weak in matrices.blocks(k, max(outer for _, outer in detectors)):
-            incident += weight * _add_block(total, matrices, strong, weak, k, weight, detectors, thicknesses)
+        for blocks in matrices.groups(k, max(outer for _, outer in detectors)):
+            incident += weight * _add_blocks(total, matrices, blocks, k, weight, detectors, thicknesses)
     if halve:
         total.coefficients = total.coefficients.real.to(total.coefficients.dtype)  # −k gives the image turned by 180°
     images = total.images(shape, incident)
@@ -135,14 +135,14 @@ class BlochMatrices:
         lean = self.tilt.detach().cpu().numpy() * 1e-3
         return select_beams(self.atomic.lengths, k, self.microscope, WEAK * self.cutoff_mrad, self.excitation, lean)
 
-    def blocks(self, k, outer_mrad):
-        """Strong and weak beams (h, k, l) of each independent block at k; one block if zones meet on a detector."""
+    def groups(self, k, outer_mrad):
+        """Lists of independent blocks at k, each its strong and weak beams (h, k, l); zones that meet stay together."""
         beams = self._all_beams(k)
         angle = 1e3 * self.microscope.wavelength_A * np.hypot(*(beams[:, :2] / self.atomic.lengths[:2] + k).T)
         strong = (beams[:, 2] != 0) | (angle <= self.cutoff_mrad)
+        blocks = [(beams[mask & strong], beams[mask & ~strong]) for mask in independent_blocks(beams, self.centrings)]
         meet = ((beams[:, 2] != 0) & (angle <= outer_mrad)).any()
-        blocks = independent_blocks(beams, [] if meet else self.centrings)
-        return [(beams[mask & strong], beams[mask & ~strong]) for mask in blocks]
+        return [blocks] if meet else [[block] for block in blocks]
 
     def matrix(self, strong, weak, k):
         """A [rad/Å] of one block with equation (2): tensor (batch, n, n)."""
@@ -206,9 +206,11 @@ class Propagation(torch.autograd.Function):
 
 def evolved(values, vectors, thicknesses, rows, columns):
     """U exp(iΛt) U† [rows, columns] for every thickness: complex tensor (batch, T, rows, columns)."""
-    phases = torch.exp(1j * values[:, None, :] * thicknesses[None, :, None])
-    left, right = vectors[:, rows].to(phases.dtype), vectors[:, columns].mH.to(phases.dtype)
-    return (left[:, None] * phases[:, :, None, :]) @ right[:, None]
+    angles = (values[:, None, :] * thicknesses[None, :, None])[:, :, None]
+    left, right = vectors[:, rows][:, None], vectors[:, columns].mH[:, None]
+    if vectors.is_complex():
+        return (left * torch.exp(1j * angles)) @ right
+    return torch.complex((left * angles.cos()) @ right, (left * angles.sin()) @ right)
 
 
 def absorbed(values, vectors, losses, thicknesses, rows, columns):
@@ -238,37 +240,51 @@ def require_thicknesses(thicknesses_A, dtype, device):
     return thicknesses
 
 
-def _add_block(total, matrices, beams, weak, k, weight, detectors, thicknesses):
-    """Add one block of beams to the sum; return its number of incident beams."""
+def _add_blocks(total, matrices, blocks, k, weight, detectors, thicknesses):
+    """Add blocks whose waves meet on the detectors to the sum; return their number of incident beams."""
+    parts = [_leaving(total, matrices, strong, weak, k, detectors, thicknesses) for strong, weak in blocks]
+    phases, incident = (torch.cat([part[n] for part in parts]) for n in (2, 3))
+    plane, waves = _interfered([part[0] for part in parts], [part[1] for part in parts])
+    _, seen, _ = total.beams(plane, k, detectors)
+    for index, detector in enumerate(seen):
+        chosen = torch.as_tensor(detector, device=waves.device)
+        total.add(waves[:, :, chosen], phases, incident.cpu().numpy(), weight, (slice(None), index))
+    return len(incident)
+
+
+def _leaving(total, matrices, beams, weak, k, detectors, thicknesses):
+    """Beams of one block on any detector (rows, 3), their waves (batch, T, rows, columns), and what enters it.
+
+    The last two are the phases (columns,) and indices (columns, 2) of the incident beams.
+    """
     aperture, seen, phases = total.beams(beams[:, :2], k, detectors)
     incoming = beams[aperture, 2] == 0  # the same angle in an upper zone is another wave, not yet there
-    columns, phases = aperture[incoming], phases[torch.as_tensor(incoming, device=phases.device)]
-    rows = np.unique(np.concatenate(seen))
-    if len(columns) == 0 or len(rows) == 0:
-        return len(columns)
+    columns, rows = aperture[incoming], np.unique(np.concatenate(seen))
     matrix = matrices.matrix(beams, weak, k)
     if matrices.loss is None:
-        scattered = Propagation.apply(matrix, thicknesses, rows, columns)
+        waves = Propagation.apply(matrix, thicknesses, rows, columns)
     else:
         values, vectors = torch.linalg.eigh(matrix)
-        scattered = absorbed(values, vectors, matrices.losses(beams, vectors), thicknesses, rows, columns)
-    rows, scattered = _interfered(beams[rows], rows, scattered, thicknesses / matrices.atomic.lengths[2])
-    for index, detector in enumerate(seen):
-        chosen = torch.as_tensor(np.isin(rows, detector), device=scattered.device)
-        total.add(scattered[:, :, chosen], phases, beams[columns, :2], weight, (slice(None), index))
-    return len(columns)
+        waves = absorbed(values, vectors, matrices.losses(beams, vectors), thicknesses, rows, columns)
+    periods, layers = thicknesses / matrices.atomic.lengths[2], beams[rows, 2]
+    if layers.any():
+        layers = torch.as_tensor(layers, device=waves.device)
+        waves = waves * torch.exp(2j * np.pi * periods[:, None] * layers).to(waves.dtype)[:, :, None]  # equation (3)
+    phases = phases[torch.as_tensor(incoming, device=phases.device)]
+    return beams[rows], waves, phases, torch.as_tensor(beams[columns, :2])
 
 
-def _interfered(beams, rows, scattered, periods):
-    """Equation (3) for the beams on a detector, `periods` deep: one row of each sum, and the sums."""
-    if not beams[:, 2].any():
-        return rows, scattered
-    _, first, group = np.unique(beams[:, :2], axis=0, return_index=True, return_inverse=True)
-    layers = torch.as_tensor(beams[:, 2], device=scattered.device)
-    phases = torch.exp(2j * np.pi * periods[:, None] * layers).to(scattered.dtype)  # (T, rows)
-    group = torch.as_tensor(group.reshape(-1), device=scattered.device)
-    sums = scattered.new_zeros((*scattered.shape[:2], len(first), scattered.shape[-1]))
-    return rows[first], sums.index_add(2, group, scattered * phases[:, :, None])
+def _interfered(beams, waves):
+    """Equation (3): beams of any block and zone at one angle are one wave. Indices (rows, 2), waves of all columns."""
+    if len(beams) == 1 and not beams[0][:, 2].any():
+        return beams[0][:, :2], waves[0]
+    plane, group = np.unique(np.concatenate(beams)[:, :2], axis=0, return_inverse=True)
+    groups = np.split(group.reshape(-1), np.cumsum([len(each) for each in beams])[:-1])
+    sums = []
+    for rows, part in zip(groups, waves, strict=True):
+        empty = part.new_zeros((*part.shape[:2], len(plane), part.shape[-1]))
+        sums.append(empty.index_add(2, torch.as_tensor(rows, device=part.device), part))
+    return plane, torch.cat(sums, dim=-1)
 
 
 def _is_round(microscope):

@@ -8,7 +8,7 @@ with Lobato and Van Dyck's projected factors f (Acta Cryst. A70, 636, 2014) and 
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
@@ -93,7 +93,7 @@ def scattering_factor(symbol, g2, b_A2):
     return _lobato(symbol)(g2) * np.exp(-b_A2 * g2 / 4)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _lobato(symbol):
     """abTEM's factor of one element, whose table is read from a file."""
     return LobatoParametrization().projected_scattering_factor(symbol)
