@@ -21,7 +21,7 @@ test: environment
 	$(BIN)/ruff format --check support tests notebooks benchmarks
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
 	@echo "[test] unit tests"
-	$(BIN)/pytest -n 2 --ignore=tests/test_artefacts.py --ignore=tests/test_pages.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --ignore=tests/test_artefacts.py --ignore=tests/test_pages.py
 	@echo "[test] every chapter, in the smoke profile, and the pages with warnings as errors"
 	$(BIN)/unitcell build --profile smoke --strict
 	@echo "[test] artefacts, links and pages"

@@ -97,7 +97,8 @@ def test_a_parameter_of_07_reruns_07_and_08_only(tiny):
 def test_a_failing_cell_is_shown_in_three_lines(tiny, trouble, words, status):
     result = unitcell(tiny, "chapter", "08_gmm_cvae", "-p", "trouble", trouble, "--out", str(tiny / "mine"))
     assert result.returncode == status
-    lines = result.stderr.splitlines()
+    # A kernel that ends under load sometimes leaves a line of libzmq's own on the screen.
+    lines = [line for line in result.stderr.splitlines() if "signaler.cpp" not in line]
     assert len(lines) == 3
     assert lines[0] == "[08_gmm_cvae] failed in cell 3/4: from unitcell.errors import InputError"
     assert lines[1].strip() == words

@@ -98,6 +98,11 @@ def test_a_seed_repeats_and_another_does_not(tilted):
     assert rms(other.mean(dim=0), first.mean(dim=0)) > 1e-3
 
 
+def test_more_configurations_and_deeper_images_change_nothing_before_them(tilted):
+    more, few = images(tilted, [60.0, 120.0], 4), images(tilted, [60.0], 2)
+    assert more[:2, :1].numpy() == pytest.approx(few.numpy(), abs=1e-6)
+
+
 def test_standard_errors_tell_how_far_seeds_differ(tilted):
     # Every repeat of k = 0 gets its own library, so that configurations are independent.
     repeats = {"k_points": np.zeros((4, 2)), "library": 2}

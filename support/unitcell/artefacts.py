@@ -88,6 +88,11 @@ def load_dataset(path, variables=()):
     return dataset
 
 
+def plain_attributes(dataset):
+    """A Dataset's attributes as JSON types: netCDF gives back NumPy numbers and arrays."""
+    return {key: value.tolist() if hasattr(value, "tolist") else value for key, value in dataset.attrs.items()}
+
+
 def save_json(content, path):
     """Write a dictionary as JSON."""
     with written(path) as temporary:

@@ -111,13 +111,15 @@ def frozen_phonon_images(
     if configurations % len(zone) or configurations < 1:
         raise InputError(f"{configurations} configurations do not divide over {len(zone)} k-points: give a multiple.")
     total = ImageSum(atomic.lengths, microscope, (configurations, len(detectors), len(thicknesses)), device, dtype)
-    generator = np.random.default_rng(vibrations.seed)
     incident = []
     with tqdm(total=configurations, desc="configurations", disable=not progress) as bar:
         for index, (k, _) in enumerate(zone):
+            generator = np.random.default_rng([vibrations.seed, index])
             periods = PeriodOperators(atomic, microscope, k, cutoff_mrad, vibrations, generator, dtype)
             for configuration in range(index, configurations, len(zone)):
-                incident.append(periods.march(total, configuration, detectors, thicknesses, generator))
+                # Of its own, so that neither other configurations nor deeper images change this one.
+                own = np.random.default_rng([vibrations.seed, index, configuration])
+                incident.append(periods.march(total, configuration, detectors, thicknesses, own))
                 bar.update()
     order = np.concatenate([np.arange(i, configurations, len(zone)) for i in range(len(zone))])
     counts = torch.empty(configurations, dtype=torch.float64)
