@@ -78,7 +78,7 @@ def test_longer_lengths_for_axes_that_matter_less(data):
 
 
 def test_images_pass_through_the_simulations_and_predict_new_ones(stack):
-    process = Surrogate.fit(stack, restarts=3)
+    process = Surrogate.fit(stack, restarts=3, truncation=1e-6)
     tilts = torch.tensor(np.stack(to_projection(stack.alpha, stack.beta, stack.gamma), axis=-1), dtype=torch.float32)
     back = process.images(tilts, torch.full((len(tilts),), 80.0)).numpy()
     assert back == pytest.approx(stack["abf"].values[:, 1], abs=2e-4)
@@ -112,7 +112,7 @@ def peer_of(process, stack):
 
 
 def test_predictions_equal_scikit_learn(stack):
-    process = Surrogate.fit(stack, restarts=2, dtype=torch.float64)
+    process = Surrogate.fit(stack, restarts=2, truncation=1e-8, dtype=torch.float64)
     peer, _ = peer_of(process, stack)
     asked = np.random.default_rng(0).uniform([-9, -9, -9, 60], [9, 9, 9, 100], (20, 4))
     tilts, depths = torch.tensor(asked[:, :3]), torch.tensor(asked[:, 3])
@@ -121,6 +121,15 @@ def test_predictions_equal_scikit_learn(stack):
     assert ours == pytest.approx(theirs, abs=1e-5)
     ours_sd = (process.variance(tilts, depths) / process.amplitude).sqrt().numpy()
     assert ours_sd == pytest.approx(sd[:, 0], abs=1e-5)
+
+
+def test_truncation_is_what_it_says(stack):
+    exact, cut = (Surrogate.fit(stack, restarts=2, truncation=t, dtype=torch.float64) for t in (1e-9, 1e-3))
+    tilts, depths = paper_grid()[::40_000].double(), torch.full((19,), 75.0).double()
+    difference = exact.images(tilts, depths) - cut.images(tilts, depths)
+    assert 1e-4 < float(difference.square().mean().sqrt()) < 2e-3
+    assert len(cut.basis) < len(exact.basis)
+    assert len(cut.modes) < len(exact.modes)
 
 
 def test_single_precision_streams_the_same_images(stack):

@@ -11,7 +11,8 @@ taken over all parameters that are unknown together.
 from dataclasses import replace
 
 import numpy as np
-import torch
+import pandas as pd
+from tqdm.auto import tqdm
 
 from unitcell.crystals import tilted_perovskite
 from unitcell.errors import InputError
@@ -21,7 +22,7 @@ from unitcell.tilts import to_pseudocubic
 
 # Parameter → step of the central difference: degrees, Å, Å, mrad.
 STEPS = {
-    "v": 0.02, "u": 0.02, "gamma": 0.02, "thickness": 0.5, "defocus": 1.0, "crystal_tilt_x": 0.1, "crystal_tilt_y": 0.1,
+    "v": 0.05, "u": 0.05, "gamma": 0.05, "thickness": 0.5, "defocus": 1.0, "crystal_tilt_x": 0.1, "crystal_tilt_y": 0.1,
 }  # fmt: skip
 MICROSCOPE_FIELDS = {
     "defocus": "defocus_A", "crystal_tilt_x": "crystal_tilt_x_mrad", "crystal_tilt_y": "crystal_tilt_y_mrad",
@@ -29,14 +30,16 @@ MICROSCOPE_FIELDS = {
 CELLS = 2  # of √2·a × 2a in the window that the tilt network sees
 
 
-def image_and_slopes(state, microscope, parameters=tuple(STEPS), *, crystal=None, **options):
-    """Image of one cell and its derivatives.
+def image_and_slopes(projection, thicknesses_A, microscope, parameters=tuple(STEPS), *, crystal=None, **options):
+    """Images of one cell at every thickness, and their derivatives by central differences.
 
     Parameters
     ----------
-    state : dict
-        v, u, gamma [degrees] and thickness [Å]; defocus [Å] and crystal tilt [mrad] are the microscope's.
+    projection : (float, float, float)
+        v, u, γ [degrees].
+    thicknesses_A : sequence of float, shape (T,)
     microscope : unitcell.scattering.Microscope
+        Defocus and crystal tilt are varied about its own.
     parameters : sequence of str
         Keys of `STEPS`.
     crystal : dict, optional
@@ -46,26 +49,26 @@ def image_and_slopes(state, microscope, parameters=tuple(STEPS), *, crystal=None
 
     Returns
     -------
-    image : ndarray (rows, columns), fraction of the incident electrons
-    slopes : ndarray (parameters, rows, columns), per degree, Å, Å or mrad
+    images : ndarray (T, rows, columns), fraction of the incident electrons
+    slopes : ndarray (T, parameters, rows, columns), per degree, Å, Å or mrad
     """
     unknown = [name for name in parameters if name not in STEPS]
     if unknown:
         raise InputError(f"{', '.join(unknown)} is no parameter of an image: give some of {', '.join(STEPS)}.")
-    options = {"k_points": (2, 2), "cutoff_mrad": 60.0, "fold": False, "dtype": torch.float64} | options
+    options = {"k_points": (2, 2), "cutoff_mrad": 60.0, "fold": False} | options
 
-    def image(moved=None, step=0.0):
-        at = dict(state)
+    depths = np.asarray(thicknesses_A, dtype=float)
+
+    def images(moved=None, step=0.0):
+        tilts = [angle + step * (moved == name) for name, angle in zip(("v", "u", "gamma"), projection, strict=True)]
         scope = microscope
         if moved in MICROSCOPE_FIELDS:
             scope = replace(scope, **{MICROSCOPE_FIELDS[moved]: getattr(scope, MICROSCOPE_FIELDS[moved]) + step})
-        elif moved:
-            at[moved] += step
-        atoms = tilted_perovskite(*to_pseudocubic(at["v"], at["u"], at["gamma"]), **(crystal or {}))
-        return annular_images(atoms, scope, [at["thickness"]], CELL_SHAPE, **options)[0].numpy()
+        atoms = tilted_perovskite(*to_pseudocubic(*tilts), **(crystal or {}))
+        return annular_images(atoms, scope, depths + step * (moved == "thickness"), CELL_SHAPE, **options).numpy()
 
-    slopes = [(image(name, STEPS[name]) - image(name, -STEPS[name])) / (2 * STEPS[name]) for name in parameters]
-    return image(), np.array(slopes)
+    slopes = [(images(name, STEPS[name]) - images(name, -STEPS[name])) / (2 * STEPS[name]) for name in parameters]
+    return images(), np.stack(slopes, axis=1)
 
 
 def fisher_information(image, slopes, electrons):
@@ -102,6 +105,38 @@ def cramer_rao(information, names, known=()):
     variance = (vectors[:, ~blind] ** 2 / values[~blind]).sum(axis=1)
     variance[(vectors[:, blind] ** 2).sum(axis=1) > 1e-6] = np.inf
     return {names[index]: float(np.sqrt(v) / s) for index, v, s in zip(kept, variance, scale, strict=True)}
+
+
+def bounds_table(states, thicknesses_A, dose, microscope, known=(), **options):
+    """Cramér–Rao bounds for windows of two cells: one row for each state and thickness.
+
+    Parameters
+    ----------
+    states : ndarray (n, 3)
+        (v, u, γ) [degrees].
+    thicknesses_A : sequence of float
+    dose : float
+        Electrons per Å².
+    microscope : unitcell.scattering.Microscope
+    known : sequence of str
+        Parameters of `STEPS` that need not be found from the image.
+    **options
+        Of `image_and_slopes`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `v_deg`, `u_deg`, `gamma_deg`, `thickness_A` of the state, and the bound of every unknown parameter.
+    """
+    crystal = options.get("crystal") or {}
+    electrons, rows = window_electrons(dose, crystal.get("lattice_A", 3.905)), []
+    for state in tqdm(states, desc="states", disable=len(states) < 4):
+        images, slopes = image_and_slopes(state, thicknesses_A, microscope, **options)
+        for depth, image, slope in zip(thicknesses_A, images, slopes, strict=True):
+            bounds = cramer_rao(fisher_information(image, slope, electrons), tuple(STEPS), known)
+            names = ("v_deg", "u_deg", "gamma_deg", "thickness_A")
+            rows.append(dict(zip(names, (*map(float, state), float(depth)), strict=True)) | bounds)
+    return pd.DataFrame(rows)
 
 
 def window_electrons(dose, lattice_A):

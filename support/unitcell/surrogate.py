@@ -13,13 +13,16 @@ amplitude s² has the closed form tr(K⁻¹G)/(nP), G = YYᵀ, so that the log m
 
 costs one Cholesky factorisation of an n × n matrix, however many pixels an image has.
 
-Images differ in few ways: the outputs Y are kept as coefficients of their principal components, as many as leave
-an rms of `TRUNCATION` unexplained. The posterior mean is linear in Y, so it carries no larger error, and one image
-costs (nT + P) R multiplications instead of nT P.
+Images differ in few ways: the outputs Y are kept as scores on the R principal components of pixels and the M of tilts
+(mirrors make many of them alike), as many as leave an rms of `TRUNCATION` unexplained. The posterior mean is linear in
+Y, so its error is of that size too, and one image costs (MT + P) R multiplications instead of nT P. It is summed as
+Σ_ij c_i(θ) d_j(t) Y_ij, c = K⁻¹k(θ) and d = K_T⁻¹k_T(t): these are of order one, where K⁻¹Y is not, so that single
+precision is enough for the sum; c and d need double.
 """
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -36,7 +39,7 @@ KERNELS = {
     "matern52": lambda r: (1 + math.sqrt(5) * r + 5 / 3 * r**2) * torch.exp(-math.sqrt(5) * r),
     "rbf": lambda r: torch.exp(-(r**2) / 2),
 }
-TRUNCATION = 1e-6  # rms of what the principal components leave out, in fractions of the incident electrons
+TRUNCATION = 5e-5  # rms of what principal components leave out, in fractions of the incident electrons
 # Added to the diagonal: far below the 1e-7 that the images are accurate to, far above rounding.
 NUGGET = 1e-8
 
@@ -126,12 +129,16 @@ class Surrogate:
     thickness_length: torch.Tensor
     amplitude: float
     mean: torch.Tensor  # (rows, columns)
-    weights: torch.Tensor  # (n · T, R): (K ⊗ K_T)⁻¹ (Y − mean) in principal components
-    basis: torch.Tensor  # (R, rows · columns): the components
+    scores: torch.Tensor  # (M · T, R): Y − mean in principal components
+    basis: torch.Tensor  # (R, rows · columns): those of pixels
+    modes: torch.Tensor  # (M, n): those of tilts
     settings: dict
 
     @classmethod
-    def fit(cls, stack, *, kernel="matern52", per_axis=False, restarts=20, seed=0, device="cpu", dtype=torch.float32):
+    def fit(
+        cls, stack, *, kernel="matern52", per_axis=False, restarts=20, seed=0, truncation=TRUNCATION, device="cpu",
+        dtype=torch.float32,
+    ):  # fmt: skip
         """Fit to the dataset of `unitcell.simulation.simulate_stack`; device and dtype are those of sampling."""
         images = stack["abf"].values.astype(np.float64)
         n, depth = images.shape[:2]
@@ -146,37 +153,27 @@ class Surrogate:
         thickness_length = np.ones(1)  # a single thickness has no neighbours to learn a length from
         if depth > 1:
             thickness_length, _, _ = fit_lengths(kernel, thicknesses[:, None], by_thickness, restarts=5, seed=seed)
-        return cls._solve(
-            kernel,
-            tilts,
-            thicknesses,
-            tilt_lengths,
-            thickness_length,
-            mean,
-            centred,
-            plain_attributes(stack),
-            device,
-            dtype,
-        )
+        fitted = (tilts, thicknesses, tilt_lengths, thickness_length)
+        return cls._solve(kernel, fitted, mean, centred, plain_attributes(stack), truncation, device, dtype)
 
     @classmethod
-    def _solve(cls, kernel, tilts, thicknesses, tilt_lengths, thickness_length, mean, centred, settings, device, dtype):
-        points, depths = (torch.as_tensor(x, dtype=torch.float64) for x in (tilts, thicknesses))
-        lengths, depth_length = torch.as_tensor(tilt_lengths), torch.as_tensor(thickness_length)
+    def _solve(cls, kernel, fitted, mean, centred, settings, truncation, device, dtype):
+        fitted = [torch.as_tensor(x, dtype=torch.float64) for x in fitted]
+        points, depths, lengths, depth_length = fitted
         outputs = torch.as_tensor(centred, dtype=torch.float64).flatten(2)  # (n, T, P)
-        across = _inverse(kernel, points, lengths)
-        along = _inverse(kernel, depths[:, None], depth_length)
-        basis = principal_components(outputs.flatten(0, 1))
-        scores = outputs @ basis.T
-        weights = torch.einsum("ij,kl,jlr->ikr", across, along, scores)
-        amplitude = float((weights * scores).sum() / outputs.numel())
-        tensors = (points, depths, lengths, depth_length)
-        points, depths, lengths, depth_length = (x.to(device=device, dtype=dtype) for x in tensors)
-        return cls(
-            kernel, points, depths, lengths, depth_length, amplitude,
-            torch.as_tensor(mean, device=device, dtype=dtype),
-            weights.flatten(0, 1).to(device=device, dtype=dtype), basis.to(device=device, dtype=dtype), settings,
-        )  # fmt: skip
+        basis = principal_components(outputs.flatten(0, 1), truncation)
+        scores = outputs @ basis.T  # (n, T, R)
+        modes = principal_components(scores.flatten(1).T, truncation * math.sqrt(outputs.shape[2] / len(basis)))
+        across, along = _inverse(kernel, points, lengths), _inverse(kernel, depths[:, None], depth_length)
+        amplitude = float((torch.einsum("ij,kl,jlr->ikr", across, along, scores) * scores).sum() / outputs.numel())
+        scores = torch.einsum("mi,ikr->mkr", modes, scores).flatten(0, 1)
+        mean, scores, basis = (torch.as_tensor(x, device=device, dtype=dtype) for x in (mean, scores, basis))
+        return cls(kernel, *(x.to(device) for x in fitted), amplitude, mean, scores, basis, modes.to(device), settings)
+
+    @property
+    def device(self):
+        """Where images are made."""
+        return self.mean.device
 
     def images(self, projection, thickness):
         """Posterior mean images.
@@ -192,15 +189,36 @@ class Surrogate:
         -------
         tensor (B, rows, columns), fraction of the incident electrons.
         """
-        pixels = torch.addmm(self.mean.flatten(), self.scores(projection, thickness), self.basis)
+        pixels = torch.addmm(self.mean.flatten(), self.predicted_scores(projection, thickness), self.basis)
         return pixels.reshape(-1, *self.mean.shape)
 
-    def scores(self, projection, thickness):
-        """Coefficients of the principal components in the posterior mean, (B, R); parameters as in `images`."""
-        near = covariance(self.kernel, projection, self.tilts, self.tilt_lengths)  # (B, n)
-        deep = covariance(self.kernel, thickness[:, None], self.thicknesses[:, None], self.thickness_length)  # (B, T)
-        joint = (near[:, :, None] * deep[:, None, :]).flatten(1)  # (B, n · T)
-        return joint @ self.weights
+    def predicted_scores(self, projection, thickness):
+        """Scores of the posterior mean on the principal components, (B, R); parameters as in `images`."""
+        near, deep = (k @ reader for k, reader in zip(self._near(projection, thickness), self.readers, strict=True))
+        joint = (near.to(self.scores)[:, :, None] * deep.to(self.scores)[:, None, :]).flatten(1)  # (B, n · T)
+        return joint @ self.scores
+
+    def _near(self, projection, thickness):
+        """Covariance with the simulations, of tilt (B, n) and of thickness (B, T), in double precision."""
+        for asked, known, lengths in (
+            (projection, self.tilts, self.tilt_lengths),
+            (thickness[:, None], self.thicknesses[:, None], self.thickness_length),
+        ):
+            yield covariance(self.kernel, asked.double(), known, lengths)
+
+    @cached_property
+    def inverses(self):
+        """K⁻¹ of the tilts and K_T⁻¹ of the thicknesses, float64."""
+        return (
+            _inverse(self.kernel, self.tilts, self.tilt_lengths),
+            _inverse(self.kernel, self.thicknesses[:, None], self.thickness_length),
+        )
+
+    @cached_property
+    def readers(self):
+        """What turns covariances into coefficients of `scores`: (n, M) and (T, T), float64."""
+        across, along = self.inverses
+        return across @ self.modes.T, along
 
     def jacobian(self, projection, thickness):
         """Derivatives of the images by v, u, γ [1/degree] and thickness [1/Å]: tensor (B, 4, rows, columns)."""
@@ -211,34 +229,29 @@ class Surrogate:
                 along[0][:, axis] = 1
             else:
                 along[1][:] = 1
-            slopes.append(torch.func.jvp(self.scores, (projection, thickness), along)[1])
+            slopes.append(torch.func.jvp(self.predicted_scores, (projection, thickness), along)[1])
         return (torch.stack(slopes, dim=1) @ self.basis).unflatten(-1, self.mean.shape)
 
     def stream(self, projection, thickness, batch=2048):
         """Yield the images of many tilts in batches, none kept: tensors (≤ batch, rows, columns)."""
         for tilts, depths in zip(projection.split(batch), thickness.split(batch), strict=True):
-            yield self.images(tilts.to(self.mean), depths.to(self.mean))
+            yield self.images(tilts.to(self.mean.device), depths.to(self.mean.device))
 
     def variance(self, projection, thickness):
         """Posterior variance of every pixel (all pixels share it): (B,), squared fraction."""
         explained = 1.0
-        for asked, known, lengths in (
-            (projection, self.tilts, self.tilt_lengths),
-            (thickness[:, None], self.thicknesses[:, None], self.thickness_length),
-        ):
-            # In double precision: the variance is the small difference of numbers near one.
-            near = covariance(self.kernel, asked.double(), known.double(), lengths.double())
-            explained = explained * ((near @ _inverse(self.kernel, known.double(), lengths.double())) * near).sum(1)
+        for near, inverse in zip(self._near(projection, thickness), self.inverses, strict=True):
+            explained = explained * ((near @ inverse) * near).sum(1)
         return self.amplitude * (1 - explained).clamp_min(0)
 
     def to_dataset(self):
         """Everything `load` needs, as an xarray Dataset."""
-        n, depth = len(self.tilts), len(self.thicknesses)
-        weights = self.weights.cpu().numpy().reshape(n, depth, -1)
+        scores = self.scores.cpu().numpy().reshape(len(self.modes), len(self.thicknesses), -1)
         basis = self.basis.cpu().numpy().reshape(-1, *self.mean.shape)
         return xr.Dataset(
             {
-                "weights": (("tilt", "thickness", "component"), weights, {"units": "1"}),
+                "scores": (("mode", "thickness", "component"), scores, {"units": "1"}),
+                "modes": (("mode", "tilt"), self.modes.cpu().numpy(), {"units": "1"}),
                 "basis": (("component", "y", "x"), basis, {"units": "1"}),
                 "mean": (("y", "x"), self.mean.cpu().numpy(), {"units": "1"}),
                 "tilts": (("tilt", "projection"), self.tilts.cpu().numpy(), {"units": "degree"}),
@@ -254,9 +267,13 @@ class Surrogate:
         """The surrogate that `to_dataset` wrote."""
         settings = plain_attributes(dataset)
         kernel, amplitude = settings.pop("kernel"), float(settings.pop("amplitude"))
-        names = ("tilts", "thicknesses", "tilt_lengths", "thickness_length", "mean", "weights", "basis")
-        tensors = {name: torch.as_tensor(dataset[name].values, device=device, dtype=dtype) for name in names}
-        tensors["weights"], tensors["basis"] = tensors["weights"].flatten(0, 1), tensors["basis"].flatten(1)
+        exact = ("tilts", "thicknesses", "tilt_lengths", "thickness_length", "modes")
+        tensors = {name: torch.as_tensor(dataset[name].values, device=device, dtype=torch.float64) for name in exact}
+        tensors |= {
+            name: torch.as_tensor(dataset[name].values, device=device, dtype=dtype)
+            for name in ("mean", "scores", "basis")
+        }
+        tensors["scores"], tensors["basis"] = tensors["scores"].flatten(0, 1), tensors["basis"].flatten(1)
         tensors["thickness_length"] = tensors["thickness_length"].reshape(1)
         return cls(kernel=kernel, amplitude=amplitude, settings=settings, **tensors)
 
@@ -303,5 +320,7 @@ def principal_components(outputs, truncation=TRUNCATION):
 
 def _inverse(kernel, points, lengths):
     """(κ + ε1)⁻¹, float64."""
-    matrix = covariance(kernel, points, points, lengths) + NUGGET * torch.eye(len(points), dtype=points.dtype)
+    matrix = covariance(kernel, points, points, lengths) + NUGGET * torch.eye(
+        len(points), dtype=points.dtype, device=points.device
+    )
     return torch.cholesky_inverse(torch.linalg.cholesky(matrix))

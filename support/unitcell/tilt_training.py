@@ -22,14 +22,12 @@ from unitcell.tilts import doubled, to_projection
 from unitcell.training_windows import draw_windows, record, standardise
 
 
-def train_member(
-    surrogate, conditions, *, windows, batch=64, learning_rate=2e-3, bfloat16=False, seed=0, progress=True
-):
+def train_member(source, conditions, *, windows, batch=64, learning_rate=2e-3, bfloat16=False, seed=0, progress=True):
     """Train one network on windows drawn as it goes; none is seen twice.
 
     Parameters
     ----------
-    surrogate : unitcell.surrogate.Surrogate
+    source : unitcell.surrogate.Surrogate or unitcell.training_library.SimulatedCells
     conditions : unitcell.training_windows.Conditions
     windows : int
         Number of windows to train on.
@@ -52,14 +50,14 @@ def train_member(
         The loss became NaN or infinite.
     """
     torch.manual_seed(seed)
-    generator = torch.Generator(device=surrogate.mean.device).manual_seed(seed)
-    network = TiltNetwork().to(surrogate.mean.device).train().to(memory_format=torch.channels_last)
+    generator = torch.Generator(device=source.device).manual_seed(seed)
+    network = TiltNetwork().to(source.device).train().to(memory_format=torch.channels_last)
     steps = max(windows // batch, 2)
     optimiser = torch.optim.Adam(network.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps, pct_start=0.2)
     history, recent, started = [], [], time.monotonic()
     for step in tqdm(range(steps), desc=f"member {seed}", unit="batch", mininterval=5, disable=not progress):
-        images, projection, _ = draw_windows(surrogate, batch, conditions, generator)
+        images, projection, _ = draw_windows(source, batch, conditions, generator)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
             _, mean, log_variance = network(images)
         loss = beta_nll(mean.float(), log_variance.float(), targets(projection))
@@ -156,22 +154,22 @@ def score(ensemble, windows, projection):
     return result
 
 
-def train_ensemble(surrogate, conditions, *, members, windows, seed=0, **recipe):
+def train_ensemble(source, conditions, *, members, windows, seed=0, **recipe):
     """Train `members` networks from consecutive seeds (`recipe`: see `train_member`).
 
     Returns the ensemble, not yet calibrated, and the histories of all members as one list.
     """
-    trained = [train_member(surrogate, conditions, windows=windows, seed=seed + i, **recipe) for i in range(members)]
+    trained = [train_member(source, conditions, windows=windows, seed=seed + i, **recipe) for i in range(members)]
     histories = [dict(row, member=i) for i, (_, history) in enumerate(trained) for row in history]
-    card = surrogate.settings | {
+    card = source.settings | {
         "conditions": conditions.as_dict(),
         "windows": windows,
         "members": members,
         "seed": seed,
     }
     ensemble = TiltEnsemble([network for network, _ in trained], card)
-    generator = torch.Generator(device=surrogate.mean.device).manual_seed(seed + 10_000)
-    familiarise(ensemble, draw_windows(surrogate, min(windows, 4000), conditions, generator)[0])
+    generator = torch.Generator(device=source.device).manual_seed(seed + 10_000)
+    familiarise(ensemble, draw_windows(source, min(windows, 4000), conditions, generator)[0])
     return ensemble, histories
 
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from unitcell.errors import InputError
 from unitcell.image_formation import source_covariance, source_damping
+from unitcell.training_library import SimulatedCells
 
 # A window is 2√2·a × 2a around a B column: 14 columns per B-B spacing a/√2 along x, 20 rows per a along y.
 WINDOW_SHAPE = (40, 56)
@@ -72,14 +73,15 @@ class Conditions:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
-def draw_windows(surrogate, count, conditions, generator):
+def draw_windows(source, count, conditions, generator):
     """Sample structures and thicknesses, and windows of their images.
 
     Parameters
     ----------
-    surrogate : unitcell.surrogate.Surrogate
+    source : unitcell.surrogate.Surrogate or unitcell.training_library.SimulatedCells
     count : int
     conditions : Conditions
+        Its tilts are for a surrogate; simulated cells have theirs.
     generator : torch.Generator
 
     Returns
@@ -88,14 +90,22 @@ def draw_windows(surrogate, count, conditions, generator):
     projection : tensor (count, 3), (v, u, γ) of the central octahedron [degrees]
     thickness : tensor (count,) [Å]
     """
+    if isinstance(source, SimulatedCells):
+        cells, projection, thickness = source.sample(count, generator)
+    else:
+        projection, thickness = _draw_states(source, count, conditions, generator)
+        cells = source.images(projection, thickness)
+    return record(cells, source.settings["lattice_A"], conditions, generator), projection, thickness
+
+
+def _draw_states(surrogate, count, conditions, generator):
+    """(v, u, γ) (count, 3) and thicknesses (count,) for a surrogate."""
     uniform = _Uniform(generator, surrogate.mean)
     tilts = uniform(-conditions.tilt_deg, conditions.tilt_deg, (3, count))
     alpha, beta, gamma = torch.where(uniform(0, 1, (3, count)) < conditions.untilted, 0.0, tilts)
     projection = torch.stack([(alpha - beta) / math.sqrt(2), (alpha + beta) / math.sqrt(2), gamma], dim=1)
     depth = surrogate.thicknesses
-    thickness = uniform(float(depth.min()), float(depth.max()), (count,))
-    cells = surrogate.images(projection, thickness)
-    return record(cells, surrogate.settings["lattice_A"], conditions, generator), projection, thickness
+    return projection, uniform(float(depth.min()), float(depth.max()), (count,))
 
 
 def record(cells, lattice_A, conditions, generator):

@@ -1,0 +1,226 @@
+"""Cells to train the tilt network on, simulated directly: each with its own crystal, specimen tilt and lens.
+
+Tilts of the crystal and aberrations change images in ways that no filter of a perfect image imitates, and they are
+too many for a grid. But one structure costs a tenth of a second for all its thicknesses, so each training cell draws
+its own. Cells are registered as `unitcell.lattice` registers an image: their B columns stand at the lattice points.
+"""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+
+from unitcell.campaign import run_structures
+from unitcell.crystals import tilted_perovskite
+from unitcell.errors import InputError
+from unitcell.scattering import Microscope, annular_images
+from unitcell.simulation import CELL_SHAPE
+from unitcell.tilts import to_projection
+
+MATERIALS = (
+    ("Sr", "Ti", 3.905), ("Ca", "Ti", 3.82), ("La", "Al", 3.79), ("La", "Mn", 3.93), ("Eu", "Mn", 3.85),
+    ("La", "Fe", 3.93), ("Bi", "Fe", 3.96), ("Sr", "Ru", 3.93),
+)  # fmt: skip
+STEP = 1 / 65535
+BLUR_PX = 1.8  # about the source, as registration sees columns
+PATCH = 4  # pixels on each side of a B column
+STEPS = 15  # of its centre of darkness towards the middle of that patch
+
+
+@dataclass(frozen=True)
+class Specimens:
+    """Ranges from which each structure draws its crystal and its microscope's imperfections.
+
+    Parameters
+    ----------
+    materials : tuple of (A, B, lattice parameter [Å])
+        The first is drawn half of the time.
+    patterns : tuple of str
+        Uniform along the beam.
+    tilt_deg, untilted : float
+        Each of α, β, γ is uniform in ±tilt_deg [degrees], and zero with the probability `untilted`.
+    a_shift : float
+        Largest antipolar A displacement where the pattern is '--+' and all angles tilt [lattice parameters].
+    crystal_tilt_mrad : float
+        Largest tilt of the zone axis, uniform in a disc [mrad].
+    defocus_A, astigmatism_A, coma_A, spherical_A : float
+        Standard deviations of the aberrations [Å].
+    thickness_A : (float, float)
+        Range of thickness [Å].
+    depths : int
+        Thicknesses of each structure, evenly spread from a random start.
+    """
+
+    materials: tuple = MATERIALS
+    patterns: tuple = ("---", "--+")
+    tilt_deg: float = 11.25
+    untilted: float = 0.2
+    a_shift: float = 0.06
+    crystal_tilt_mrad: float = 5.0
+    defocus_A: float = 12.0
+    astigmatism_A: float = 6.0
+    coma_A: float = 120.0
+    spherical_A: float = 4e3
+    thickness_A: tuple = (20.0, 420.0)
+    depths: int = 12
+
+    def draw(self, count, seed):
+        """`count` specimens as dictionaries: material, signs, tilts [degrees], a_shift, microscope, depths [Å]."""
+        generator = np.random.default_rng(seed)
+        return [self._draw_one(generator) for _ in range(count)]
+
+    def _draw_one(self, generator):
+        first = generator.random() < 0.5 or len(self.materials) == 1
+        material = self.materials[0 if first else generator.integers(1, len(self.materials))]
+        signs = str(generator.choice(self.patterns))
+        tilts = generator.uniform(-self.tilt_deg, self.tilt_deg, 3) * (generator.random(3) >= self.untilted)
+        shifted = signs == "--+" and tilts.all() and generator.random() < 0.7
+        size, angle = self.crystal_tilt_mrad * np.sqrt(generator.random()), generator.uniform(0, 2 * np.pi)
+        lens = {
+            "defocus_A": self.defocus_A * generator.normal(),
+            "astigmatism_A": self.astigmatism_A * abs(generator.normal()),
+            "astigmatism_deg": generator.uniform(0, 180),
+            "coma_A": self.coma_A * abs(generator.normal()),
+            "coma_deg": generator.uniform(0, 360),
+            "spherical_A": self.spherical_A * generator.normal(),
+            "crystal_tilt_x_mrad": size * np.cos(angle),
+            "crystal_tilt_y_mrad": size * np.sin(angle),
+        }
+        low, high = self.thickness_A
+        step = (high - low) / self.depths
+        return {
+            "material": material, "signs": signs, "tilts": tilts,
+            "a_shift": (generator.uniform(0, self.a_shift), 0.0) if shifted else (0.0, 0.0),
+            "microscope": lens, "depths": low + step * (np.arange(self.depths) + generator.random()),
+        }  # fmt: skip
+
+    def as_dict(self):
+        """The ranges as JSON types."""
+        return {key: _listed(value) for key, value in asdict(self).items()}
+
+
+class SimulatedCells:
+    """Registered cells with what they show; `sample` draws some, in any of their four equal orientations.
+
+    Parameters
+    ----------
+    images : ndarray of uint16 (n, T, rows, columns)
+        In steps of `STEP`.
+    projection : ndarray (n, 3), (v, u, γ) [degrees]
+    depths : ndarray (n, T) [Å]
+    settings : dict
+        Attributes for the network's card.
+    """
+
+    def __init__(self, images, projection, depths, settings):
+        self.images = torch.from_numpy(np.ascontiguousarray(images).view(np.int16))
+        self.projection, self.depths = torch.as_tensor(projection).float(), torch.as_tensor(depths).float()
+        self.settings, self.device = settings, torch.device("cpu")
+
+    def __len__(self):
+        return self.images.shape[0] * self.images.shape[1]
+
+    def sample(self, count, generator):
+        """Cells (count, rows, columns), their (v, u, γ) (count, 3) and thickness (count,)."""
+        member = torch.randint(len(self.images), (count,), generator=generator)
+        depth = torch.randint(self.images.shape[1], (count,), generator=generator)
+        cells = self.images[member, depth].to(torch.int32).bitwise_and(0xFFFF).float() * STEP
+        flips = torch.rand((count, 3), generator=generator) < 0.5
+        cells, projection = turned(cells, self.projection[member], flips)
+        return cells, projection, self.depths[member, depth]
+
+
+def turned(cells, projection, flips):
+    """Equal views of cells: mirrored in x, mirrored in y, shifted by one column, where `flips` (count, 3) says so.
+
+    The mirror normal to image x turns (v, u, γ) into (−v, u, −γ), the one normal to y into (−v, −u, γ), and the
+    neighbouring column is tilted the other way altogether. The B column stays at the first pixel.
+    """
+    signs = torch.ones_like(projection)
+    for flip, change, view in (
+        (flips[:, 0], (-1, 1, -1), lambda c: c.flip(-1).roll(1, -1)),
+        (flips[:, 1], (-1, -1, 1), lambda c: c.flip(-2).roll(1, -2)),
+        (flips[:, 2], (-1, -1, -1), lambda c: c.roll(CELL_SHAPE[1] // 2, -1)),
+    ):
+        cells = torch.where(flip[:, None, None], view(cells), cells)
+        signs = torch.where(flip[:, None], signs * torch.tensor(change), signs)
+    return cells, projection * signs
+
+
+def simulate_cells(count, microscope, specimens=None, *, seed=0, chunk=16, scheduler=None, folder=None, progress=True):
+    """Simulate and register `count` structures.
+
+    Parameters
+    ----------
+    count : int
+        Rounded up to a multiple of `chunk`.
+    microscope : unitcell.scattering.Microscope
+        Energy, apertures; its lens and tilts are replaced by drawn ones.
+    specimens : Specimens, optional
+    seed, chunk : int
+        Structures of a chunk are made, kept and resumed together.
+    scheduler, folder, progress
+        See `unitcell.campaign.run_structures`.
+
+    Returns
+    -------
+    SimulatedCells
+    """
+    specimens = specimens or Specimens()
+    if count < 1:
+        raise InputError(f"{count} training structures cannot be: give at least one.")
+    kept = {"microscope": microscope.as_attributes(), "specimens": specimens.as_dict()}
+    tasks = [(seed * 1_000_000 + number, chunk, kept) for number in range(-(-count // chunk))]
+    images = np.concatenate(run_structures(simulate_chunk, tasks, scheduler, folder, progress))
+    drawn = [specimen for task in tasks for specimen in specimens.draw(chunk, task[0])]
+    projection = np.array([to_projection(*specimen["tilts"]) for specimen in drawn])
+    (a_site, b_site, lattice_A), *_ = specimens.materials
+    settings = microscope.as_attributes() | {"a_site": a_site, "b_site": b_site, "lattice_A": lattice_A, "signs": "---"}
+    settings["specimens"] = specimens.as_dict()
+    return SimulatedCells(images, projection, np.array([specimen["depths"] for specimen in drawn]), settings)
+
+
+def simulate_chunk(seed, count, settings):
+    """Registered images of `count` specimens: uint16 (count, T, rows, columns), in steps of `STEP`."""
+    specimens = Specimens(**{key: _tupled(value) for key, value in settings["specimens"].items()})
+    images = [specimen_images(specimen, settings["microscope"]) for specimen in specimens.draw(count, seed)]
+    return np.round(np.clip(images, 0, 1) / STEP).astype(np.uint16)
+
+
+def specimen_images(specimen, microscope):
+    """Registered images of one specimen at its depths, float (T, rows, columns)."""
+    a_site, b_site, lattice_A = specimen["material"]
+    crystal = tilted_perovskite(
+        *specimen["tilts"], specimen["signs"], a_site, b_site, lattice_A, a_shift=specimen["a_shift"]
+    )
+    scope = Microscope(**microscope | specimen["microscope"])
+    options = {"cutoff_mrad": max(50.0, 1.2 * scope.outer_mrad), "k_points": (2, 1), "excitation_per_A": 0.0}
+    return registered(annular_images(crystal, scope, specimen["depths"], CELL_SHAPE, **options)).numpy()
+
+
+def registered(cells):
+    """Cells (count, rows, columns) shifted so that their B columns, the dark spots there, stand at lattice points."""
+    rows, columns = cells.shape[1:]
+    qy, qx = torch.fft.fftfreq(rows)[:, None], torch.fft.fftfreq(columns)
+    spectrum = torch.fft.fft2(cells)
+    even = torch.zeros(rows, columns)
+    even[::2, ::2] = 1  # what all four B columns of the cell have in common
+    folded = spectrum * even * torch.exp(-2 * (np.pi * BLUR_PX) ** 2 * (qx**2 + qy**2))
+    shift = torch.zeros(len(cells), 2)
+    y, x = torch.meshgrid(*(torch.arange(-PATCH, PATCH + 1.0),) * 2, indexing="ij")
+    for _ in range(STEPS):
+        phase = torch.exp(2j * np.pi * (qy * shift[:, 0, None, None] + qx * shift[:, 1, None, None]))
+        patch = torch.fft.ifft2(folded * phase).real[:, y.long() % rows, x.long() % columns]
+        dark = (patch.amax((1, 2), keepdim=True) - patch) ** 2
+        total = dark.sum((1, 2)).clamp_min(1e-12)
+        shift = shift + torch.stack([(dark * y).sum((1, 2)) / total, (dark * x).sum((1, 2)) / total], dim=1)
+    phase = torch.exp(2j * np.pi * (qy * shift[:, 0, None, None] + qx * shift[:, 1, None, None]))
+    return torch.fft.ifft2(spectrum * phase).real
+
+
+def _listed(value):
+    return [_listed(each) for each in value] if isinstance(value, (tuple, list)) else value
+
+
+def _tupled(value):
+    return tuple(_tupled(each) for each in value) if isinstance(value, (tuple, list)) else value

@@ -1,0 +1,81 @@
+"""Training cells against the simulations that they stand for."""
+
+import numpy as np
+import pytest
+import torch
+from unitcell.crystals import tilted_perovskite
+from unitcell.errors import InputError
+from unitcell.scattering import Microscope, annular_images
+from unitcell.simulation import CELL_SHAPE
+from unitcell.tilts import to_projection, to_pseudocubic
+from unitcell.training_library import STEP, Specimens, registered, simulate_cells, specimen_images, turned
+
+PERFECT = Microscope()
+
+
+def image(projection, signs="---", scope=PERFECT, depth=100.0):
+    crystal = tilted_perovskite(*to_pseudocubic(*projection), signs)
+    options = {"cutoff_mrad": 50.0, "k_points": (2, 1), "excitation_per_A": 0.0}
+    return annular_images(crystal, scope, [depth], CELL_SHAPE, **options)
+
+
+@pytest.mark.parametrize("signs", ["---", "--+"])
+@pytest.mark.parametrize("flips", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)])
+def test_turned_cells_are_other_crystals(signs, flips):
+    state = torch.tensor([[4.0, -3.0, 7.0]])
+    cells, projection = turned(image(state[0].tolist(), signs), state, torch.tensor([flips]).bool())
+    assert projection[0].abs().tolist() == state[0].abs().tolist()
+    truth = image(projection[0].tolist(), signs)
+    assert cells.numpy() == pytest.approx(truth.numpy(), abs=2e-3)
+    assert (image(state[0].tolist(), signs) - truth).abs().max() > 0.02
+
+
+def test_registration_undoes_shifts():
+    cell = image((3.0, 2.0, 5.0))
+    qy, qx = torch.fft.fftfreq(CELL_SHAPE[0])[:, None], torch.fft.fftfreq(CELL_SHAPE[1])
+    moved = torch.fft.ifft2(torch.fft.fft2(cell) * torch.exp(-2j * np.pi * (1.7 * qy - 2.3 * qx))).real
+    assert registered(moved).numpy() == pytest.approx(cell.numpy(), abs=1e-3)
+    assert registered(cell).numpy() == pytest.approx(cell.numpy(), abs=2e-3)
+
+
+def test_specimens_keep_their_ranges_and_seeds():
+    drawn = Specimens().draw(300, 5)
+    tilts = np.array([specimen["tilts"] for specimen in drawn])
+    tilt = np.array([[s["microscope"][f"crystal_tilt_{axis}_mrad"] for axis in "xy"] for s in drawn])
+    assert np.abs(tilts).max() <= 11.25
+    assert np.mean(tilts == 0) == pytest.approx(0.2, abs=0.05)
+    assert np.hypot(*tilt.T).max() <= 5
+    assert np.hypot(*tilt.T).mean() == pytest.approx(5 * 2 / 3, abs=0.2)  # uniform in a disc
+    assert np.mean([s["material"][0] == "Sr" and s["material"][1] == "Ti" for s in drawn]) == pytest.approx(
+        0.5, abs=0.1
+    )
+    depths = np.array([specimen["depths"] for specimen in drawn])
+    assert (depths.min(), depths.max()) == (pytest.approx(20, abs=1), pytest.approx(420, abs=1))
+    again = Specimens().draw(300, 5)
+    assert all(
+        (a["tilts"] == b["tilts"]).all() and a["microscope"] == b["microscope"]
+        for a, b in zip(drawn, again, strict=True)
+    )
+
+
+def test_cells_are_the_specimens_images(tmp_path):
+    specimens = Specimens(depths=2)
+    cells = simulate_cells(3, PERFECT, specimens, seed=1, chunk=2, folder=tmp_path, progress=False)
+    assert cells.images.shape == (4, 2, *CELL_SHAPE)
+    assert len(cells) == 8
+    drawn = specimens.draw(2, 1_000_001)[0]
+    truth = specimen_images(drawn, PERFECT.as_attributes())
+    stored = cells.images[2].to(torch.int32).bitwise_and(0xFFFF) * STEP
+    assert stored.numpy() == pytest.approx(truth, abs=STEP)
+    assert cells.projection[2].tolist() == pytest.approx(to_projection(*drawn["tilts"]), rel=1e-6)
+    shown, projection, depth = cells.sample(6, torch.Generator().manual_seed(0))
+    assert shown.shape == (6, *CELL_SHAPE)
+    assert 0 < float(shown.min()) < float(shown.max()) < 1
+    assert torch.isin(depth, cells.depths).all()
+    assert torch.isin(projection[:, 0].abs(), cells.projection[:, 0].abs()).all()
+    assert len(list(tmp_path.glob("*.nc"))) == 2
+
+
+def test_no_structures_are_refused():
+    with pytest.raises(InputError, match="0 training structures cannot be"):
+        simulate_cells(0, PERFECT)
