@@ -81,6 +81,31 @@ def simulate(out, configurations, step_deg, scheduler, device, seed):
     click.echo(str(out))
 
 
+@commands.command()
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--microscope", "file", type=click.Path(path_type=Path), help="YAML file of the microscope [the book's].")
+@click.option("--structures", default=6000, show_default=True, help="Simulated for training.")
+@click.option("--members", default=4, show_default=True, help="Networks in the ensemble.")
+@click.option("--windows", default=200_000, show_default=True, help="Each of them is trained on.")
+@click.option("--bfloat16", is_flag=True, help="Convolve in bfloat16: faster on processors that have it.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--scheduler", help="Address of a Dask scheduler that shares out the simulations.")
+def train(out, file, structures, members, windows, bfloat16, seed, scheduler):
+    """Simulate, train and calibrate the tilt network of a microscope into OUT (.safetensors); resumes."""
+    from unitcell.scattering import Microscope
+    from unitcell.your_microscope import Recipe, load_microscope_file, train_for
+
+    microscope, specimens = load_microscope_file(file) if file else (Microscope(), None)
+    recipe = Recipe(structures, members, windows, bfloat16=bfloat16, seed=seed)
+    folder = out.with_suffix(".training")
+    ensemble = train_for(microscope, specimens, recipe, folder=folder, scheduler=scheduler)
+    ensemble.save(out)
+    for name in ("v", "u", "gamma"):
+        rms, covered = (ensemble.card["test"][f"{key}_{name}{end}"] for key, end in (("rms", "_deg"), ("coverage", "")))
+        click.echo(f"{name}: rms error {rms:.2f}° on unseen specimens, {covered:.3f} within the 90 % intervals")
+    click.echo(str(out))
+
+
 def _literal(text):
     """A Python literal where `text` is one (3, 1e-4, [100, 200], None, True), else the text itself."""
     try:

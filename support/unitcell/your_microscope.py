@@ -1,0 +1,152 @@
+"""From a microscope to its calibrated tilt network: simulate specimens, train on them, calibrate and test on others.
+
+Everything is kept in one folder as it is finished, simulated structures and trained members, so that a stopped run goes
+on where it was. Nothing that is trained on is tested on: training, calibration and test have their own structures.
+"""
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+import yaml
+
+from unitcell.artefacts import existing, load_weights, save_weights
+from unitcell.errors import InputError
+from unitcell.scattering import Microscope
+from unitcell.tilt_network import ARCHITECTURE, TiltEnsemble, TiltNetwork
+from unitcell.tilt_training import calibrate, familiarise, score, train_member
+from unitcell.training_library import Specimens, simulate_cells
+from unitcell.training_windows import Conditions, draw_windows
+
+# Cells are simulated with their tilts and aberrations: no stand-ins for those.
+CONDITIONS = Conditions(tail=0.0, mistilt_shift_A=0.0)
+ORDINARY = 4000  # windows that teach what is familiar
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How much is simulated and how the networks are trained.
+
+    Parameters
+    ----------
+    structures : int
+        Simulated for training; a tenth as many each for calibration and for the test.
+    members, windows, batch : int
+        Networks, windows each of them is trained on, windows of one step.
+    learning_rate : float
+        Peak of the one-cycle schedule.
+    bfloat16 : bool
+        Convolve in bfloat16, faster on processors that have it.
+    seed : int
+    """
+
+    structures: int = 6000
+    members: int = 4
+    windows: int = 200_000
+    batch: int = 64
+    learning_rate: float = 3e-3
+    bfloat16: bool = False
+    seed: int = 0
+
+    def as_dict(self):
+        """As JSON types."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def load_microscope_file(path):
+    """Read a YAML file of a microscope and, optionally, of the materials it looks at.
+
+    Keys are those of `Microscope` (energy_eV, semiangle_mrad, inner_mrad, outer_mrad, …) and `materials`, a list of
+    [A, B, pseudo-cubic lattice parameter in Å], the most important one first.
+
+    Returns
+    -------
+    Microscope, Specimens
+
+    Raises
+    ------
+    InputError
+        No such file, no mapping of known keys, or impossible values.
+    """
+    path = existing(path, "give the YAML file of your microscope")
+    try:
+        given = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not readable YAML ({str(error).splitlines()[0]}).") from error
+    known = [field.name for field in fields(Microscope)]
+    if not isinstance(given, dict) or not set(given) <= {*known, "materials"}:
+        wrong = ", ".join(map(str, set(given) - {*known, "materials"})) if isinstance(given, dict) else "no mapping"
+        raise InputError(f"{path} holds {wrong}: give keys among {', '.join([*known[:5], 'materials'])}.")
+    materials = given.pop("materials", None)
+    try:
+        microscope = Microscope(**{key: float(value) for key, value in given.items()})
+        specimens = Specimens() if materials is None else Specimens(materials=_materials(materials))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} holds a value that is no number, or materials that are no [A, B, lattice parameter]: {error}."
+        ) from error
+    return microscope, specimens
+
+
+def train_for(microscope, specimens=None, recipe=None, *, folder, scheduler=None, progress=True):
+    """The calibrated ensemble of a microscope.
+
+    Parameters
+    ----------
+    microscope : unitcell.scattering.Microscope
+    specimens : unitcell.training_library.Specimens, optional
+    recipe : Recipe, optional
+    folder : path
+        Keeps finished structures and members.
+    scheduler : str, optional
+        Address of a Dask scheduler that shares out the simulations.
+    progress : bool
+
+    Returns
+    -------
+    unitcell.tilt_network.TiltEnsemble
+        Its card has microscope, specimens, conditions, recipe, and the errors on the test structures.
+    """
+    specimens, recipe, folder = specimens or Specimens(), recipe or Recipe(), Path(folder)
+    options = {"folder": folder / "cells", "scheduler": scheduler, "progress": progress}
+    few = max(16, recipe.structures // 10)
+    cells = simulate_cells(recipe.structures, microscope, specimens, seed=recipe.seed, **options)
+    members = [trained_member(cells, recipe, index, folder, progress) for index in range(recipe.members)]
+    card = cells.settings | {"conditions": CONDITIONS.as_dict(), "recipe": recipe.as_dict()}
+    ensemble = TiltEnsemble(members, card)
+    generator = torch.Generator().manual_seed(recipe.seed + 10_000)
+    familiarise(ensemble, draw_windows(cells, min(recipe.windows, ORDINARY), CONDITIONS, generator)[0])
+    for purpose, seed in (("calibration", recipe.seed + 1), ("test", recipe.seed + 2)):
+        other = simulate_cells(few, microscope, specimens, seed=seed, **options)
+        windows, projection, _ = draw_windows(other, 12 * few, CONDITIONS, generator)
+        if purpose == "calibration":
+            calibrate(ensemble, windows, projection.numpy())
+        else:
+            ensemble.card["test"] = score(ensemble, windows, projection.numpy())
+    return ensemble
+
+
+def trained_member(cells, recipe, index, folder, progress=True):
+    """One network of the ensemble: read from the folder where it is finished there, else trained and kept."""
+    path = Path(folder) / f"member_{index}.safetensors"
+    wanted = {"recipe": replace(recipe, members=1).as_dict(), "settings": cells.settings}
+    network = TiltNetwork()
+    if path.is_file():
+        state, card = load_weights(path, ARCHITECTURE)
+        if {key: card.get(key) for key in wanted} == wanted:
+            network.load_state_dict(state)
+            return network
+    how = {"windows": recipe.windows, "batch": recipe.batch, "learning_rate": recipe.learning_rate}
+    how |= {"bfloat16": recipe.bfloat16, "seed": recipe.seed + index, "progress": progress}
+    network, history = train_member(cells, CONDITIONS, **how)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_weights(network.state_dict(), path, f"{ARCHITECTURE}-member", wanted | {"history": history})
+    return network
+
+
+def _materials(given):
+    """Materials of a YAML file as tuples."""
+    materials = tuple((str(a_site), str(b_site), float(lattice_A)) for a_site, b_site, lattice_A in given)
+    if not materials:
+        raise ValueError("the list of materials is empty")
+    return materials
