@@ -9,7 +9,15 @@ from unitcell.scattering import Microscope
 from unitcell.simulation import simulate_stack, unseen_structures
 from unitcell.surrogate import Surrogate
 from unitcell.tilt_network import TiltEnsemble, TiltNetwork, errors, estimates, load_network
-from unitcell.tilt_training import calibrate, score, targets, train_ensemble, unseen_windows
+from unitcell.tilt_training import (
+    MemberTraining,
+    calibrate,
+    score,
+    targets,
+    train_ensemble,
+    train_member,
+    unseen_windows,
+)
 from unitcell.tilts import doubled
 from unitcell.training_windows import CENTRE, WINDOW_SHAPE, Conditions, draw_windows, record, refine, sample_periodic
 
@@ -164,3 +172,28 @@ def test_thickness_and_tilts_are_drawn_within_range(process):
     _, projection, thickness = draw_windows(process, 500, Conditions(tilt_deg=5.0), torch.Generator().manual_seed(0))
     assert projection[:, 2].abs().max() <= 5.0
     assert 80 <= thickness.min() <= thickness.max() <= 160
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_a_stopped_training_goes_on_bit_for_bit(process, tmp_path, monkeypatch, bfloat16):
+    recipe = {"windows": 16 * 12, "batch": 16, "seed": 3, "bfloat16": bfloat16, "progress": False}
+    whole, history = train_member(process, Conditions(), **recipe)
+    advance = MemberTraining.advance
+
+    def stopped(training):
+        if training.step == 8:
+            raise KeyboardInterrupt
+        advance(training)
+
+    kept = tmp_path / "member.checkpoint"
+    monkeypatch.setattr(MemberTraining, "advance", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train_member(process, Conditions(), checkpoint=kept, every=5, **recipe)
+    monkeypatch.undo()
+    resumed, again = train_member(process, Conditions(), checkpoint=kept, every=5, **recipe)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    assert [entry["loss"] for entry in again] == [entry["loss"] for entry in history]
+    other = MemberTraining(process, Conditions(), 16 * 12, 16, 2e-3, bfloat16, seed=4)
+    assert not other.restore(kept)
+    assert other.step == 0

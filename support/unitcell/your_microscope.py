@@ -138,9 +138,11 @@ def trained_member(cells, recipe, index, folder, progress=True):
             return network
     how = {"windows": recipe.windows, "batch": recipe.batch, "learning_rate": recipe.learning_rate}
     how |= {"bfloat16": recipe.bfloat16, "seed": recipe.seed + index, "progress": progress}
-    network, history = train_member(cells, CONDITIONS, **how)
     path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_suffix(".checkpoint")
+    network, history = train_member(cells, CONDITIONS, checkpoint=half, **how)
     save_weights(network.state_dict(), path, f"{ARCHITECTURE}-member", wanted | {"history": history})
+    half.unlink(missing_ok=True)
     return network
 
 
