@@ -11,7 +11,7 @@ from safetensors import safe_open
 from unitcell.project import project_root
 from unitcell.workflow import CHAPTERS, load_profile
 
-TILTS = ("v", "u", "gamma", "alpha", "beta")
+TILTS = ("v", "u", "gamma", "alpha", "beta", "alternation")
 COLUMNS = {
     "tilts.csv": {"row", "col", "x_px", "y_px", "ood"} | {f"{t}_deg{end}" for t in TILTS for end in ("", "_lo", "_hi")},
     "atoms.csv": {"x_px", "y_px", "species", "probability"},

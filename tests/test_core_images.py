@@ -174,3 +174,12 @@ def test_impossible_pixel_size_is_refused(tmp_path, pixels, size):
     np.save(tmp_path / "image.npy", pixels)
     with pytest.raises(InputError, match="cannot resolve or hold atoms: give pixel_size_A between"):
         read_image(tmp_path / "image.npy", size)
+
+
+def test_what_the_file_says_of_the_microscope_is_kept(tmp_path, pixels):
+    told = signal(pixels)
+    told["metadata"]["Acquisition_instrument"] = {"TEM": {"beam_energy": 300.0, "convergence_angle": 21.4}}
+    hspy.file_writer(str(tmp_path / "image.hspy"), told)
+    assert read_image(tmp_path / "image.hspy").recorded == {"energy_eV": 3e5, "semiangle_mrad": 21.4}
+    write(tmp_path / "plain.hspy", pixels)
+    assert read_image(tmp_path / "plain.hspy").recorded == {}

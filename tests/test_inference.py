@@ -1,12 +1,23 @@
 """From an image to the table of tilts, with a network whose answers are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from synthetic_abf import A_A, synthetic_abf
 from unitcell.artefacts import load_dataset, load_table, save_dataset, save_table
 from unitcell.errors import InputError
 from unitcell.images import StemImage
-from unitcell.inference import COLUMNS, TILTS, infer_tilts, simulated_control, summarise, tilt_maps, untilted_window
+from unitcell.inference import (
+    COLUMNS,
+    TILTS,
+    disagreements,
+    infer_tilts,
+    simulated_control,
+    summarise,
+    tilt_maps,
+    untilted_window,
+)
 from unitcell.lattice import extract_windows, register
 
 CARD = {
@@ -41,7 +52,7 @@ def tilts(image):
 
 def test_table_has_the_contract_columns_and_a_row_per_b_column(image, tilts):
     assert tuple(tilts.columns) == COLUMNS
-    assert len(COLUMNS) == 20
+    assert len(COLUMNS) == 23
     lattice = register(image, A_A)
     assert len(tilts) == len(lattice.b_columns)
     means = extract_windows(image, lattice).mean((1, 2))
@@ -94,3 +105,16 @@ def test_gain_and_offset_do_not_move_the_columns(image, tilts):
     other = StemImage(7 * image.intensity - 3000, image.pixel_size_A, "gain")
     moved = infer_tilts(other, MeanReader())
     np.testing.assert_allclose(moved[["x_px", "y_px"]], tilts[["x_px", "y_px"]], atol=0.02)
+
+
+def test_an_image_of_another_microscope_is_refused_or_warned_about(image):
+    other = replace(image, recorded={"energy_eV": 300e3, "semiangle_mrad": 30.0})
+    with pytest.raises(InputError, match="was recorded at 300 kV, the network was trained for 200 kV") as refused:
+        infer_tilts(other, MeanReader())
+    assert "\n" not in str(refused.value)
+    wide = replace(image, recorded={"energy_eV": 200e3, "semiangle_mrad": 21.0})
+    assert disagreements(wide, CARD) == [
+        "Its probe has 21 mrad, the network was trained for 30 mrad: its intervals may be too narrow."
+    ]
+    assert disagreements(replace(image, recorded={"energy_eV": 200e3, "semiangle_mrad": 30.5}), CARD) == []
+    assert disagreements(image, CARD) == []

@@ -10,16 +10,17 @@ from unitcell.simulation import simulate_stack, unseen_structures
 from unitcell.surrogate import Surrogate
 from unitcell.tilt_network import TiltEnsemble, TiltNetwork, errors, estimates, load_network
 from unitcell.tilt_training import (
-    MemberTraining,
     calibrate,
+    member_training,
     score,
     targets,
     train_ensemble,
     train_member,
     unseen_windows,
 )
-from unitcell.tilts import doubled
-from unitcell.training_windows import CENTRE, WINDOW_SHAPE, Conditions, draw_windows, record, refine, sample_periodic
+from unitcell.tilts import doubled, softened
+from unitcell.training_loop import Training
+from unitcell.training_windows import WINDOW_SHAPE, Conditions, draw_windows, record, refine, sample_periodic
 
 STILL = {
     "ellipticity": 1.0, "tail": 0.0, "mistilt_shift_A": 0.0, "magnification": 0.0, "shear": 0.0,
@@ -56,7 +57,7 @@ def test_a_still_noiseless_window_is_the_image_around_the_b_column(process):
     cell = process.images(torch.zeros(1, 3), torch.tensor([120.0]))
     still = Conditions(dose=(1e12, 1e12), source_A=(0.0, 0.0), **STILL)
     window = record(cell, 3.905, still, torch.Generator().manual_seed(0))[0]
-    ideal = torch.roll(cell[0].repeat(1, 2), (CENTRE[0], CENTRE[1]), (0, 1))
+    ideal = torch.roll(cell[0].repeat(1, 2), (WINDOW_SHAPE[0] // 2, WINDOW_SHAPE[1] // 2), (0, 1))
     ideal = (ideal - ideal.mean()) / ideal.std()
     assert torch.corrcoef(torch.stack([window.flatten(), ideal.flatten()]))[0, 1] > 0.9999
 
@@ -79,15 +80,16 @@ def test_targets_do_not_know_the_branch():
 
 def test_estimates_invert_the_targets():
     v, u, gamma = 2.0, -3.0, 5.0
-    centre, spread = estimates(np.array([[v, *doubled(u, gamma)]]), np.array([[0.04, 0.01, 0.01]]))
+    centre, spread = estimates(np.array([[v, *doubled(u, gamma), softened(6.0)]]), np.array([[0.04, 0.01, 0.01, 0.01]]))
     assert [centre[n][0] for n in ("v", "u", "gamma")] == pytest.approx([v, u, gamma])
     assert centre["alpha"][0] == pytest.approx((u + v) / np.sqrt(2))
+    assert centre["alternation"][0] == pytest.approx(6.0)
     assert spread["v"][0] == pytest.approx(0.2)
     assert 0 < spread["gamma"][0] < 0.5
 
 
 def test_errors_are_taken_on_the_nearer_branch():
-    centre, _ = estimates(np.array([[0.0, *doubled(3.0, 0.2)]]), np.full((1, 3), 0.01))
+    centre, _ = estimates(np.array([[0.0, *doubled(3.0, 0.2), 0.0]]), np.full((1, 4), 0.01))
     assert abs(errors(centre, np.array([[0.0, -3.0, 0.1]]))["u"][0]) < 0.1
 
 
@@ -178,7 +180,7 @@ def test_thickness_and_tilts_are_drawn_within_range(process):
 def test_a_stopped_training_goes_on_bit_for_bit(process, tmp_path, monkeypatch, bfloat16):
     recipe = {"windows": 16 * 12, "batch": 16, "seed": 3, "bfloat16": bfloat16, "progress": False}
     whole, history = train_member(process, Conditions(), **recipe)
-    advance = MemberTraining.advance
+    advance = Training.advance
 
     def stopped(training):
         if training.step == 8:
@@ -186,7 +188,7 @@ def test_a_stopped_training_goes_on_bit_for_bit(process, tmp_path, monkeypatch, 
         advance(training)
 
     kept = tmp_path / "member.checkpoint"
-    monkeypatch.setattr(MemberTraining, "advance", stopped)
+    monkeypatch.setattr(Training, "advance", stopped)
     with pytest.raises(KeyboardInterrupt):
         train_member(process, Conditions(), checkpoint=kept, every=5, **recipe)
     monkeypatch.undo()
@@ -194,6 +196,26 @@ def test_a_stopped_training_goes_on_bit_for_bit(process, tmp_path, monkeypatch, 
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
     assert [entry["loss"] for entry in again] == [entry["loss"] for entry in history]
-    other = MemberTraining(process, Conditions(), 16 * 12, 16, 2e-3, bfloat16, seed=4)
+    same = {"windows": 16 * 12, "batch": 16, "learning_rate": 2e-3, "bfloat16": bfloat16}
+    other = member_training(process, Conditions(), seed=4, **same)
     assert not other.restore(kept)
     assert other.step == 0
+
+
+def test_a_loss_that_is_no_number_stops_with_its_cause(process):
+    training = member_training(process, Conditions(), windows=640, batch=16, learning_rate=2e-3, bfloat16=False, seed=0)
+    draw = training.draw
+
+    def broken(step, generator):
+        windows, wanted = draw(step, generator)
+        windows[3] = torch.nan
+        return windows, wanted
+
+    training.draw = broken
+    with pytest.raises(InputError, match="1 of 16 windows hold NaN"):
+        training.advance()
+    training.draw = draw
+    with torch.no_grad():
+        training.network.outputs.weight.fill_(torch.inf)
+    with pytest.raises(InputError, match=r"lower learning_rate = 0\.002"):
+        training.advance()

@@ -7,8 +7,16 @@ from unitcell.crystals import tilted_perovskite
 from unitcell.errors import InputError
 from unitcell.scattering import Microscope, annular_images
 from unitcell.simulation import CELL_SHAPE
-from unitcell.tilts import to_projection, to_pseudocubic
-from unitcell.training_library import STEP, Specimens, registered, simulate_cells, specimen_images, turned
+from unitcell.tilts import to_pseudocubic
+from unitcell.training_library import (
+    STEP,
+    Specimens,
+    registered,
+    seen_tilts,
+    simulate_cells,
+    specimen_images,
+    turned,
+)
 
 PERFECT = Microscope()
 
@@ -42,12 +50,14 @@ def test_specimens_keep_their_ranges_and_seeds():
     drawn = Specimens().draw(300, 5)
     tilts = np.array([specimen["tilts"] for specimen in drawn])
     tilt = np.array([[s["microscope"][f"crystal_tilt_{axis}_mrad"] for axis in "xy"] for s in drawn])
-    assert np.abs(tilts).max() <= 11.25
+    assert np.abs(tilts).max() <= 12.5
     assert np.mean(tilts == 0) == pytest.approx(0.2, abs=0.05)
+    assert np.mean(np.abs(tilts[:, 0]) == np.abs(tilts[:, 1])) == pytest.approx(0.3 * 0.64 + 0.04, abs=0.08)
+    assert np.mean(["+" in s["signs"][:2] for s in drawn]) == pytest.approx(0.25, abs=0.08)
     assert np.hypot(*tilt.T).max() <= 5
     assert np.hypot(*tilt.T).mean() == pytest.approx(5 * 2 / 3, abs=0.2)  # uniform in a disc
     assert np.mean([s["material"][0] == "Sr" and s["material"][1] == "Ti" for s in drawn]) == pytest.approx(
-        0.5, abs=0.1
+        0.4, abs=0.1
     )
     depths = np.array([specimen["depths"] for specimen in drawn])
     assert (depths.min(), depths.max()) == (pytest.approx(20, abs=1), pytest.approx(420, abs=1))
@@ -67,7 +77,7 @@ def test_cells_are_the_specimens_images(tmp_path):
     truth = specimen_images(drawn, PERFECT.as_attributes())
     stored = cells.images[2].to(torch.int32).bitwise_and(0xFFFF) * STEP
     assert stored.numpy() == pytest.approx(truth, abs=STEP)
-    assert cells.projection[2].tolist() == pytest.approx(to_projection(*drawn["tilts"]), rel=1e-6)
+    assert cells.projection[2].tolist() == pytest.approx(seen_tilts(drawn["tilts"], drawn["signs"]), rel=1e-6)
     shown, projection, depth = cells.sample(6, torch.Generator().manual_seed(0))
     assert shown.shape == (6, *CELL_SHAPE)
     assert 0 < float(shown.min()) < float(shown.max()) < 1
@@ -79,3 +89,36 @@ def test_cells_are_the_specimens_images(tmp_path):
 def test_no_structures_are_refused():
     with pytest.raises(InputError, match="0 training structures cannot be"):
         simulate_cells(0, PERFECT)
+
+
+def test_tilts_that_alternate_along_the_beam_are_seen_as_their_mean():
+    assert seen_tilts((6.0, 4.0, 3.0), "---") == pytest.approx([2 / np.sqrt(2), 10 / np.sqrt(2), 3, 0])
+    assert seen_tilts((6.0, 4.0, 3.0), "-++") == pytest.approx([6 / np.sqrt(2), 6 / np.sqrt(2), 3, 4])
+    assert seen_tilts((6.0, 4.0, 3.0), "++-") == pytest.approx([0, 0, 3, np.hypot(6, 4)])
+
+
+def test_an_alternating_specimen_looks_the_same_on_both_sides_of_its_mirror():
+    # β alternates: neighbours in depth have +β and −β, so its sign cannot matter.
+    plain = {
+        "material": ("Sr", "Ti", 3.905),
+        "signs": "-+-",
+        "a_shift": (0.0, 0.0),
+        "microscope": {},
+        "depths": [150.0],
+    }
+    one, other = (
+        specimen_images(plain | {"tilts": np.array([5.0, beta, 2.0])}, PERFECT.as_attributes()) for beta in (6.0, -6.0)
+    )
+    without = specimen_images(plain | {"tilts": np.array([5.0, 0.0, 2.0])}, PERFECT.as_attributes())
+    assert np.abs(one - other).max() < 0.02
+    assert np.abs(one - without).max() > 0.03
+
+
+def test_registration_leaves_a_cell_whose_b_column_is_lighter_than_its_oxygens():
+    y, x = torch.meshgrid(torch.arange(40.0) - 20, torch.arange(28.0) - 14, indexing="ij")
+
+    def spots(dx, dark):
+        return dark * torch.exp(-(((x + dx) % 14 - 7) ** 2 + (y % 20 - 10) ** 2) / 8)
+
+    light = (1 - spots(7, 0.02) - spots(3, 0.5))[None]
+    assert registered(light).numpy() == pytest.approx(light.numpy(), abs=1e-3)

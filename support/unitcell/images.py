@@ -1,6 +1,6 @@
 """Reading one STEM image, whatever wrote it, and refusing what cannot be one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
@@ -32,12 +32,15 @@ class StemImage:
         File name, for titles and messages.
     simulated : bool
         Whether the image was computed; pages must say so.
+    recorded : dict
+        What the file says of the microscope, among energy_eV and semiangle_mrad.
     """
 
     intensity: np.ndarray
     pixel_size_A: float
     name: str
     simulated: bool = False
+    recorded: dict = field(default_factory=dict)
 
     @property
     def field_A(self):
@@ -67,7 +70,7 @@ def read_image(path, pixel_size_A=None):
     path = Path(path)
     if not path.is_file():
         raise InputError(f"No image at {path}: check the path, or give the full one.")
-    data, found_A = _load(path)
+    data, found_A, recorded = _load(path)
     intensity = checked_intensity(data, path)
     size_A = pixel_size_A if pixel_size_A is not None else found_A
     if size_A is None:
@@ -77,7 +80,7 @@ def read_image(path, pixel_size_A=None):
             f"A pixel size of {size_A:g} Å for {path} cannot resolve or hold atoms: give pixel_size_A between "
             "0.005 and 1, in ångström per pixel (a tenth of a nanometre)."
         )
-    return StemImage(intensity, float(size_A), path.name)
+    return StemImage(intensity, float(size_A), path.name, recorded=recorded)
 
 
 def checked_intensity(data, name):
@@ -101,11 +104,11 @@ def checked_intensity(data, name):
 
 
 def _load(path):
-    """Array and pixel size [Å] or None, by the file's suffix."""
+    """Array, pixel size [Å] or None, and what is recorded of the microscope, by the file's suffix."""
     suffix = path.suffix.lower().lstrip(".")
     try:
         if suffix == "npy":
-            return np.load(path, allow_pickle=False), None
+            return np.load(path, allow_pickle=False), None, {}
         signals = _reader(suffix, path)(str(path))  # the mrc reader takes no Path
     except InputError:
         raise
@@ -115,7 +118,20 @@ def _load(path):
     images = [signal for signal in signals if np.squeeze(signal["data"]).ndim >= 2]
     if len(images) != 1:
         raise InputError(f"{path} holds {len(images)} images: export the one to analyse to a file of its own.")
-    return images[0]["data"], None if suffix == "png" else _pixel_size_A(images[0]["axes"], path)
+    size_A = None if suffix == "png" else _pixel_size_A(images[0]["axes"], path)
+    return images[0]["data"], size_A, _recorded(images[0].get("metadata", {}))
+
+
+def _recorded(metadata):
+    """Energy [eV] and convergence semi-angle [mrad] of the probe, where rosettasciio found them."""
+    instrument = metadata.get("Acquisition_instrument", {})
+    found = instrument.get("TEM", {}) | instrument.get("STEM", {})
+    said = {"energy_eV": (found.get("beam_energy"), 1e3), "semiangle_mrad": (found.get("convergence_angle"), 1.0)}
+    return {
+        key: float(value) * factor
+        for key, (value, factor) in said.items()
+        if isinstance(value, int | float | np.number) and np.isfinite(value) and value > 0
+    }
 
 
 def _reader(suffix, path):

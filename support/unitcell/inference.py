@@ -10,8 +10,9 @@ from unitcell.images import StemImage
 from unitcell.lattice import extract_windows, register
 from unitcell.scattering import Microscope, annular_images
 
-TILTS = ("v", "u", "gamma", "alpha", "beta")
+TILTS = ("v", "u", "gamma", "alpha", "beta", "alternation")
 COLUMNS = ("row", "col", "x_px", "y_px", *(f"{t}_{end}" for t in TILTS for end in ("deg", "deg_lo", "deg_hi")), "ood")
+ALIKE = {"energy_eV": 0.02, "semiangle_mrad": 0.1}  # relative differences that do not matter
 CELL_SAMPLES = (40, 28)  # rows along [001], columns along [110], of a simulated cell: the pitch of a window
 MEANING = {
     "v": "tilt about the beam [1-10]",
@@ -19,6 +20,7 @@ MEANING = {
     "gamma": "tilt about [001]",
     "alpha": "tilt about a",
     "beta": "tilt about b",
+    "alternation": "size of tilts about a and b that alternate along the beam",
 }
 
 
@@ -38,15 +40,18 @@ def infer_tilts(image, network, lattice_A=None, seed=0):
     Returns
     -------
     pandas.DataFrame
-        One row per B column: row, col, x_px, y_px [px], then for v, u, gamma, alpha, beta `_deg` and the ends
-        `_deg_lo`, `_deg_hi` of a 90 % interval [°] on the canonical branch (gamma ≥ 0; the mirror is as likely), and
-        `ood`. Columns whose window (4 × 2 cells) reaches outside the image keep their row, with NaN for tilts and ood.
+        One row per B column: row, col, x_px, y_px [px], then for v, u, gamma, alpha, beta and alternation `_deg` and
+        the ends `_deg_lo`, `_deg_hi` of a 90 % interval [°] on the canonical branch (gamma ≥ 0; the mirror is as
+        likely), and `ood`. Columns whose window (4 × 2 cells) reaches outside the image keep their row, with NaN for
+        tilts and ood.
 
     Raises
     ------
     InputError
-        No lattice (see `unitcell.lattice.register`), or not one whole window in the image.
+        Another microscope's image (see `disagreements`), no lattice (see `unitcell.lattice.register`), or not one
+        whole window in the image.
     """
+    disagreements(image, network.card)
     lattice = register(image, lattice_A or network.card["lattice_A"])
     windows = extract_windows(image, lattice)
     whole = np.isfinite(windows).all((1, 2))
@@ -63,10 +68,42 @@ def infer_tilts(image, network, lattice_A=None, seed=0):
     return table
 
 
+def disagreements(image, card):
+    """What an image file says of its microscope that is not what a network was trained for.
+
+    Parameters
+    ----------
+    image : unitcell.images.StemImage
+    card : dict
+        Of the network: energy_eV and semiangle_mrad.
+
+    Returns
+    -------
+    list of str
+        A sentence for each value that is off but may serve.
+
+    Raises
+    ------
+    InputError
+        Another electron energy: the images differ too much.
+    """
+    said = {"energy_eV": (f"{image.name} was recorded at", 1e-3, "kV"), "semiangle_mrad": ("Its probe has", 1, "mrad")}
+    warnings = []
+    for key, (what, factor, unit) in said.items():
+        found, known = image.recorded.get(key), card.get(key)
+        if not found or not known or abs(found - known) <= ALIKE[key] * known:
+            continue
+        sentence = f"{what} {found * factor:g} {unit}, the network was trained for {known * factor:g} {unit}"
+        if key == "energy_eV":
+            raise InputError(f"{sentence}: train one for it with 'unitcell train --microscope my.yml'.")
+        warnings.append(f"{sentence}: its intervals may be too narrow.")
+    return warnings
+
+
 def tilt_maps(tilts, image):
     """The table of `infer_tilts` as maps over row (along [001]) and col (along [110]): xarray.Dataset.
 
-    Variables v, u, gamma, alpha, beta [degree] with `_lo` and `_hi`, ood, and x_px, y_px of the B columns.
+    Variables v, u, gamma, alpha, beta, alternation [degree] with `_lo` and `_hi`, ood, and x_px, y_px of the B columns.
     """
     maps = tilts.set_index(["row", "col"]).to_xarray()
     maps = maps.rename({f"{name}_deg{end}": f"{name}{end}" for name in TILTS for end in ("", "_lo", "_hi")})

@@ -1,9 +1,10 @@
 """A compact network that reads tilts off a window, in coordinates that respect the mirror, with its own uncertainty.
 
 Each member of an ensemble predicts v and the doubled coordinates (p, q) of (u, γ) (`unitcell.tilts.doubled`),
-in which both mirror branches agree, and a variance for each. The ensemble's mean and variance are those of
-the mixture; (u, γ) follows by halving the angle, with γ ≥ 0. Intervals are split-conformal: ± c·σ, with c
-the factor that made 90 % of calibration windows, of structures never trained on, fall inside.
+in which both mirror branches agree, how much tilts alternate along the beam, and a variance for each. The
+ensemble's mean and variance are those of the mixture; (u, γ) follows by halving the angle, with γ ≥ 0.
+Intervals are split-conformal: ± c·σ, with c the factor that made 90 % of calibration windows, of structures
+never trained on, fall inside.
 """
 
 import math
@@ -16,21 +17,22 @@ from torch import nn
 from unitcell.artefacts import load_weights, save_weights
 from unitcell.data import fetch
 from unitcell.errors import InputError
-from unitcell.tilts import canonical, halved, length_of_doubled
+from unitcell.tilts import canonical, halved, length_of_doubled, to_pseudocubic
 from unitcell.training_windows import WINDOW_SHAPE, standardise
 
-ARCHITECTURE = "tilt-network-10conv"
+ARCHITECTURE = "tilt-network-10conv-8out"
 WIDTHS = (16, 24, 32, 48, 64)
-# The network's outputs are of order one: all three in units of 5°.
-SCALES = (5.0, 5.0, 5.0)
-COORDINATES = ("v", "u", "gamma", "alpha", "beta")
+# The network's outputs are of order one: all four in units of 5°.
+SCALES = (5.0, 5.0, 5.0, 5.0)
+COORDINATES = ("v", "u", "gamma", "alpha", "beta", "alternation")
 
 
 class TiltNetwork(nn.Module):
-    """Ten 3×3 convolutions in five pairs, average pooling between, a tanh layer, six outputs.
+    """Ten 3×3 convolutions in five pairs, average pooling between, a tanh layer, eight outputs.
 
     Batch normalisation stands before each ReLU, pooling is by averages and the fully connected layer
-    ends in tanh, as in Laanait 2019; the outputs are mean and log-variance of (v, p, q).
+    ends in tanh, as in Laanait 2019; the outputs are mean and log-variance of (v, p, q) and of the alternation,
+    softened.
     """
 
     def __init__(self, widths=WIDTHS, hidden=128):
@@ -45,10 +47,10 @@ class TiltNetwork(nn.Module):
         self.features = nn.Sequential(*layers)  # (B, 1, 40, 56) → (B, 64, 3, 4)
         shape = [math.ceil(n / 2 ** (len(widths) - 1)) for n in WINDOW_SHAPE]
         self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(previous * math.prod(shape), hidden), nn.Tanh())
-        self.outputs = nn.Linear(hidden, 6)
+        self.outputs = nn.Linear(hidden, 8)
 
     def forward(self, windows):
-        """Standardised windows (B, 40, 56) → features (B, hidden), mean (B, 3), log-variance (B, 3), both scaled."""
+        """Standardised windows (B, 40, 56) → features (B, hidden), mean (B, 4), log-variance (B, 4), both scaled."""
         hidden = self.hidden(self.features(windows[:, None]))
         mean, log_variance = self.outputs(hidden).chunk(2, dim=1)
         return hidden, mean, log_variance.clamp(-12, 6)
@@ -63,7 +65,7 @@ class TiltEnsemble:
     card : dict
         Microscope, crystal, training conditions, recipe and measured errors.
     calibration : dict of str to float
-        Conformal factor of each of v, u, gamma, alpha and beta; 1.645 (a normal distribution's) if absent.
+        Conformal factor of each of `COORDINATES`; 1.645 (a normal distribution's) if absent.
     familiarity : dict of str to tensor, optional
         What `ood` is measured by, learnt from training-like windows by `unitcell.tilt_training.familiarise`.
     """
@@ -76,7 +78,7 @@ class TiltEnsemble:
 
     @torch.inference_mode()
     def raw(self, windows, batch=512):
-        """Hidden features (n, members · hidden), mean (n, 3) [°] and variance (n, 3) [°²] of (v, p, q)."""
+        """Hidden features (n, members · hidden), mean (n, 4) [°] and variance (n, 4) [°²] of the outputs."""
         parts = []
         scales = torch.tensor(SCALES)
         for chunk in standardise(windows).split(batch):
@@ -99,8 +101,9 @@ class TiltEnsemble:
         Returns
         -------
         dict of ndarray (n,)
-            `v_deg`, `u_deg`, `gamma_deg`, `alpha_deg`, `beta_deg` on the canonical branch (γ ≥ 0), each with
-            `_lo` and `_hi`, and `ood`: the share of training-like windows that are more ordinary than this one.
+            `v_deg`, `u_deg`, `gamma_deg`, `alpha_deg`, `beta_deg` on the canonical branch (γ ≥ 0), means along the
+            beam, `alternation_deg`, the size of tilts that alternate along the beam, each with `_lo` and `_hi`, and
+            `ood`: the share of training-like windows that are more ordinary than this one.
 
         Raises
         ------
@@ -112,8 +115,9 @@ class TiltEnsemble:
         table = {}
         for name in COORDINATES:
             reach = self.calibration[name] * spread[name]
-            # On the canonical branch γ cannot be negative, so neither can its interval.
-            low = np.maximum(centre[name] - reach, 0.0) if name == "gamma" else centre[name] - reach
+            # On the canonical branch γ cannot be negative, nor can an alternation: nor can their intervals.
+            least = 0.0 if name in ("gamma", "alternation") else -np.inf
+            low = np.maximum(centre[name] - reach, least)
             table |= {f"{name}_deg": centre[name], f"{name}_deg_lo": low, f"{name}_deg_hi": centre[name] + reach}
         return table | {"ood": self.unfamiliarity(standardise(_checked(windows)), hidden)}
 
@@ -151,19 +155,26 @@ def load_network(path=None):
 
 
 def estimates(mean, variance):
-    """Centre and standard deviation of every coordinate from those of (v, p, q).
+    """Centre and standard deviation of every coordinate from those of the outputs, each (n, 4).
 
-    The error of (u, γ) is that of its length, as a finite difference over ±σ: its derivative is infinite at zero.
+    The error of (u, γ) is that of its length, as a finite difference over ±σ: its derivative is infinite at zero. So is
+    that of the alternation.
     """
-    v, p, q = mean.T
+    v, p, q, soft = mean.T
     u, gamma = halved(p, q)
-    size, sigma = np.hypot(p, q), np.sqrt((variance[:, 1] + variance[:, 2]) / 2)
     sigma_v = np.sqrt(variance[:, 0])
-    sigma_w = (length_of_doubled(size + sigma) - length_of_doubled(np.maximum(size - sigma, 0))) / 2
+    sigma_w = _length_sigma(np.hypot(p, q), np.sqrt((variance[:, 1] + variance[:, 2]) / 2))
     sigma_ab = np.sqrt((sigma_v**2 + sigma_w**2) / 2)
-    centre = {"v": v, "u": u, "gamma": gamma, "alpha": (u + v) / math.sqrt(2), "beta": (u - v) / math.sqrt(2)}
-    spread = {"v": sigma_v, "u": sigma_w, "gamma": sigma_w, "alpha": sigma_ab, "beta": sigma_ab}
+    centre = {"v": v, "u": u, "gamma": gamma} | dict(zip(("alpha", "beta"), to_pseudocubic(v, u, gamma), strict=False))
+    centre["alternation"] = length_of_doubled(np.maximum(soft, 0))
+    sigma_s = _length_sigma(np.maximum(soft, 0), np.sqrt(variance[:, 3]))
+    spread = {"v": sigma_v, "u": sigma_w, "gamma": sigma_w, "alpha": sigma_ab, "beta": sigma_ab, "alternation": sigma_s}
     return centre, spread
+
+
+def _length_sigma(size, sigma):
+    """Standard deviation of `length_of_doubled(size)`, where `size` has `sigma`."""
+    return (length_of_doubled(size + sigma) - length_of_doubled(np.maximum(size - sigma, 0))) / 2
 
 
 def errors(centre, projection):
@@ -172,16 +183,18 @@ def errors(centre, projection):
     Parameters
     ----------
     centre : dict of ndarray (n,)
-        From `estimates`.
-    projection : ndarray (n, 3)
-        True (v, u, γ).
+        From `estimates`; coordinates that it lacks are left out.
+    projection : ndarray (n, 3) or (n, 4)
+        True (v, u, γ) and, zero if absent, alternation.
     """
-    v, u, gamma = np.asarray(projection, dtype=float).T
+    v, u, gamma, *rest = np.asarray(projection, dtype=float).T
     u, gamma = canonical(u, gamma)
     other = np.hypot(centre["u"] + u, centre["gamma"] + gamma) < np.hypot(centre["u"] - u, centre["gamma"] - gamma)
     u, gamma = np.where(other, -u, u), np.where(other, -gamma, gamma)
-    truth = {"v": v, "u": u, "gamma": gamma, "alpha": (u + v) / math.sqrt(2), "beta": (u - v) / math.sqrt(2)}
-    return {name: centre[name] - truth[name] for name in COORDINATES}
+    alpha, beta, _ = to_pseudocubic(v, u, gamma)
+    truth = {"v": v, "u": u, "gamma": gamma, "alpha": alpha, "beta": beta}
+    truth["alternation"] = rest[0] if rest else np.zeros_like(v)
+    return {name: centre[name] - truth[name] for name in COORDINATES if name in centre}
 
 
 def mahalanobis(hidden, familiarity):

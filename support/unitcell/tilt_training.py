@@ -1,15 +1,8 @@
 """Training, calibration and honest testing of the tilt network."""
 
-import json
-import time
-from pathlib import Path
-
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
-from unitcell.artefacts import load_weights, save_weights
-from unitcell.errors import InputError
 from unitcell.tilt_network import (
     COORDINATES,
     SCALES,
@@ -21,93 +14,14 @@ from unitcell.tilt_network import (
     oddity,
     unexplained,
 )
-from unitcell.tilts import doubled, to_projection
+from unitcell.tilts import doubled, softened, to_projection
+from unitcell.training_loop import Training, train
 from unitcell.training_windows import draw_windows, record, standardise
-
-CHECKPOINT = "tilt-training"
-
-
-class MemberTraining:
-    """The training of one network, step by step; `save` and `restore` make a stopped one go on exactly.
-
-    Parameters
-    ----------
-    source, conditions, windows, batch, learning_rate, bfloat16, seed
-        See `train_member`.
-    """
-
-    def __init__(self, source, conditions, windows, batch, learning_rate, bfloat16, seed):
-        torch.manual_seed(seed)
-        self.source, self.conditions, self.batch, self.bfloat16 = source, conditions, batch, bfloat16
-        self.generator = torch.Generator(device=source.device).manual_seed(seed)
-        self.network = TiltNetwork().to(source.device).train().to(memory_format=torch.channels_last)
-        self.steps, self.rate = max(windows // batch, 2), learning_rate
-        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=learning_rate)
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimiser, learning_rate, total_steps=self.steps, pct_start=0.2
-        )
-        self.step, self.seconds, self.history, self.recent = 0, 0.0, [], []
-        self.what = {
-            "windows": windows, "batch": batch, "learning_rate": learning_rate, "bfloat16": bfloat16, "seed": seed,
-            "conditions": conditions.as_dict(), "settings": source.settings,
-        }  # fmt: skip
-
-    def advance(self):
-        """One step of Adam on new windows; InputError where the loss is NaN or infinite."""
-        started = time.monotonic()
-        images, projection, _ = draw_windows(self.source, self.batch, self.conditions, self.generator)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bfloat16):
-            _, mean, log_variance = self.network(images)
-        loss = beta_nll(mean.float(), log_variance.float(), targets(projection))
-        if not torch.isfinite(loss):
-            raise InputError(f"The loss became {loss.item()} at step {self.step}: lower learning_rate = {self.rate:g}.")
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimiser.step()
-        self.schedule.step()
-        self.step += 1
-        self.recent.append(loss.item())
-        self.seconds += time.monotonic() - started
-        if self.step % max(self.steps // 50, 1) == 0:
-            entry = {"windows": self.step * self.batch, "loss": float(np.mean(self.recent)), "seconds": self.seconds}
-            self.history.append(entry)
-            self.recent = []
-
-    def save(self, path):
-        """Write everything that the next step depends on."""
-        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
-        adam = self.optimiser.state_dict()
-        for index, moments in adam["state"].items():
-            tensors |= {f"adam.{index}.{name}": value for name, value in moments.items()}
-        tensors["generator"] = self.generator.get_state()
-        card = {"what": self.what, "groups": adam["param_groups"], "schedule": self.schedule.state_dict()}
-        card |= {name: getattr(self, name) for name in ("step", "seconds", "history", "recent")}
-        save_weights(tensors, path, CHECKPOINT, card)
-
-    def restore(self, path):
-        """Go back to where `save` was called, if that was the same training; whether it was."""
-        tensors, card = load_weights(path, CHECKPOINT)
-        if card["what"] != json.loads(json.dumps(self.what)):
-            return False
-        parts = {name: value for name, value in tensors.items() if name.startswith("network.")}
-        self.network.load_state_dict({name.removeprefix("network."): value for name, value in parts.items()})
-        moments = {}
-        for name, value in tensors.items():
-            if name.startswith("adam."):
-                _, index, key = name.split(".")
-                moments.setdefault(int(index), {})[key] = value
-        groups = [group | {"betas": tuple(group["betas"])} for group in card["groups"]]
-        self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
-        self.schedule.load_state_dict(card["schedule"])
-        self.generator.set_state(tensors["generator"])
-        for name in ("step", "seconds", "history", "recent"):
-            setattr(self, name, card[name])
-        return True
 
 
 def train_member(
-    source, conditions, *, windows, batch=64, learning_rate=2e-3, bfloat16=False, seed=0, checkpoint=None, every=500,
-    progress=True,
+    source, conditions, *, windows, batch=64, learning_rate=2e-3, bfloat16=False, seed=0, network=None,
+    checkpoint=None, every=500, progress=True,
 ):  # fmt: skip
     """Train one network on windows drawn as it goes; none is seen twice.
 
@@ -123,6 +37,8 @@ def train_member(
     bfloat16 : bool
         Convolve in bfloat16: twice as fast on processors that have it, slower on others.
     seed : int
+    network : torch.nn.Module, optional
+        To go on from, or of another architecture with the same outputs; a new `TiltNetwork` by default.
     checkpoint : path, optional
         Kept every `every` steps, and gone on from when it is there: the same network, bit for bit on a processor.
     every : int
@@ -131,28 +47,48 @@ def train_member(
     -------
     network : TiltNetwork
     history : list of dict
-        `windows`, `loss` and `seconds`, about fifty entries.
+        See `unitcell.training_loop.train`.
 
     Raises
     ------
     InputError
         The loss became NaN or infinite.
     """
-    training = MemberTraining(source, conditions, windows, batch, learning_rate, bfloat16, seed)
-    if checkpoint and Path(checkpoint).is_file():
-        training.restore(checkpoint)
-    bar = {"unit": "window", "unit_scale": batch, "mininterval": 5, "disable": not progress}
-    for _ in tqdm(range(training.step, training.steps), desc=f"member {seed}", **bar):
-        training.advance()
-        if checkpoint and training.step % every == 0:
-            training.save(checkpoint)
-    return training.network.eval(), training.history
+    training = member_training(
+        source, conditions, windows=windows, batch=batch, learning_rate=learning_rate, bfloat16=bfloat16, seed=seed,
+        network=network,
+    )  # fmt: skip
+    return train(training, checkpoint=checkpoint, every=every, label=f"member {seed}", progress=progress)
+
+
+def member_training(source, conditions, *, windows, batch, learning_rate, bfloat16, seed, network=None):
+    """The `Training` of one network of the ensemble, see `train_member`."""
+    torch.manual_seed(seed)
+    network = (network or TiltNetwork()).to(source.device).to(memory_format=torch.channels_last)
+    steps = max(windows // batch, 2)
+
+    def draw(step, generator):
+        images, projection, _ = draw_windows(source, batch, conditions, generator)
+        return images, targets(projection)
+
+    def loss(outputs, wanted, rate):
+        _, mean, log_variance = outputs
+        return beta_nll(mean.float(), log_variance.float(), wanted)
+
+    def one_cycle(optimiser):
+        return torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps, pct_start=0.2)
+
+    what = {"batch": batch, "bfloat16": bfloat16, "conditions": conditions.as_dict(), "settings": source.settings}
+    options = {"steps": steps, "learning_rate": learning_rate, "bfloat16": bfloat16, "seed": seed}
+    return Training(network, draw, loss, one_cycle, what, **options)
 
 
 def targets(projection):
-    """(v, u, γ) [degrees], shape (B, 3) → scaled (v, p, q), see `unitcell.tilts.doubled`."""
-    v, u, gamma = projection.unbind(1)
-    return torch.stack([v, *doubled(u, gamma)], dim=1) / torch.tensor(SCALES, device=projection.device)
+    """(v, u, γ) or (v, u, γ, alternation) [degrees], shape (B, 3 or 4) → scaled outputs (B, 4) of the network."""
+    v, u, gamma, *rest = projection.unbind(1)
+    alternation = rest[0] if rest else torch.zeros_like(v)
+    outputs = torch.stack([v, *doubled(u, gamma), softened(alternation)], dim=1)
+    return outputs / torch.tensor(SCALES, device=projection.device)
 
 
 def beta_nll(mean, log_variance, target, beta=0.5):

@@ -49,8 +49,13 @@ def doubled(u, gamma):
     return (gamma**2 - u**2) * scale, 2.0 * u * gamma * scale
 
 
+def softened(size):
+    """A tilt's size s as s²/√(s² + r₀²), as smooth in an image as `doubled` coordinates [degrees]."""
+    return size**2 / (size**2 + SOFTNESS_DEG**2) ** 0.5
+
+
 def length_of_doubled(size):
-    """√(γ² + u²) from the length of its doubled coordinates [degrees]."""
+    """√(γ² + u²) from the length of its doubled coordinates, the inverse of `softened` [degrees]."""
     return np.sqrt((size**2 + size * np.sqrt(size**2 + 4 * SOFTNESS_DEG**2)) / 2)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from unitcell.campaign import run_structures
-from unitcell.crystals import tilted_perovskite
+from unitcell.crystals import beam_periods, tilted_perovskite
 from unitcell.errors import InputError
 from unitcell.scattering import Microscope, annular_images
 from unitcell.simulation import CELL_SHAPE
@@ -21,10 +21,13 @@ MATERIALS = (
     ("Sr", "Ti", 3.905), ("Ca", "Ti", 3.82), ("La", "Al", 3.79), ("La", "Mn", 3.93), ("Eu", "Mn", 3.85),
     ("La", "Fe", 3.93), ("Bi", "Fe", 3.96), ("Sr", "Ru", 3.93),
 )  # fmt: skip
+UNIFORM = ("---", "--+")
+ALTERNATING = ("+--", "-+-", "++-", "+-+", "-++", "+++")
 STEP = 1 / 65535
 BLUR_PX = 1.8  # about the source, as registration sees columns
 PATCH = 4  # pixels on each side of a B column
 STEPS = 15  # of its centre of darkness towards the middle of that patch
+FARTHEST_PX = 3.0  # 0.6 Å: what is darker farther away is an oxygen beside a light B column
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,14 @@ class Specimens:
     Parameters
     ----------
     materials : tuple of (A, B, lattice parameter [Å])
-        The first is drawn half of the time.
-    patterns : tuple of str
-        Uniform along the beam.
-    tilt_deg, untilted : float
-        Each of α, β, γ is uniform in ±tilt_deg [degrees], and zero with the probability `untilted`.
+        The first is drawn four times out of ten.
+    alternating : float
+        Probability of a pattern with '+' about a or b, whose tilts alternate along the beam.
+    tilt_deg, untilted, equal : float
+        Each of α, β, γ is uniform in ±tilt_deg [degrees], and zero with the probability `untilted`; β is ±α with the
+        probability `equal`, as in most perovskites.
     a_shift : float
-        Largest antipolar A displacement where the pattern is '--+' and all angles tilt [lattice parameters].
+        Largest antipolar A displacement where the pattern has one '+' and all angles tilt [lattice parameters].
     crystal_tilt_mrad : float
         Largest tilt of the zone axis, uniform in a disc [mrad].
     defocus_A, astigmatism_A, coma_A, spherical_A : float
@@ -52,10 +56,11 @@ class Specimens:
     """
 
     materials: tuple = MATERIALS
-    patterns: tuple = ("---", "--+")
-    tilt_deg: float = 11.25
+    alternating: float = 0.25
+    tilt_deg: float = 12.5
     untilted: float = 0.2
-    a_shift: float = 0.06
+    equal: float = 0.3
+    a_shift: float = 0.11
     crystal_tilt_mrad: float = 5.0
     defocus_A: float = 12.0
     astigmatism_A: float = 6.0
@@ -70,11 +75,14 @@ class Specimens:
         return [self._draw_one(generator) for _ in range(count)]
 
     def _draw_one(self, generator):
-        first = generator.random() < 0.5 or len(self.materials) == 1
+        first = generator.random() < 0.4 or len(self.materials) == 1
         material = self.materials[0 if first else generator.integers(1, len(self.materials))]
-        signs = str(generator.choice(self.patterns))
-        tilts = generator.uniform(-self.tilt_deg, self.tilt_deg, 3) * (generator.random(3) >= self.untilted)
-        shifted = signs == "--+" and tilts.all() and generator.random() < 0.7
+        signs = str(generator.choice(ALTERNATING if generator.random() < self.alternating else UNIFORM))
+        tilts = generator.uniform(-self.tilt_deg, self.tilt_deg, 3)
+        if generator.random() < self.equal:
+            tilts[1] = tilts[0] * generator.choice((-1, 1))
+        tilts = tilts * (generator.random(3) >= self.untilted)
+        shifted = signs.count("+") == 1 and tilts.all() and generator.random() < 0.7
         size, angle = self.crystal_tilt_mrad * np.sqrt(generator.random()), generator.uniform(0, 2 * np.pi)
         lens = {
             "defocus_A": self.defocus_A * generator.normal(),
@@ -106,7 +114,7 @@ class SimulatedCells:
     ----------
     images : ndarray of uint16 (n, T, rows, columns)
         In steps of `STEP`.
-    projection : ndarray (n, 3), (v, u, γ) [degrees]
+    projection : ndarray (n, 4), from `seen_tilts` [degrees]
     depths : ndarray (n, T) [Å]
     settings : dict
         Attributes for the network's card.
@@ -121,7 +129,7 @@ class SimulatedCells:
         return self.images.shape[0] * self.images.shape[1]
 
     def sample(self, count, generator):
-        """Cells (count, rows, columns), their (v, u, γ) (count, 3) and thickness (count,)."""
+        """Cells (count, rows, columns), their (v, u, γ, alternation) (count, 4) and thickness (count,)."""
         member = torch.randint(len(self.images), (count,), generator=generator)
         depth = torch.randint(self.images.shape[1], (count,), generator=generator)
         cells = self.images[member, depth].to(torch.int32).bitwise_and(0xFFFF).float() * STEP
@@ -136,15 +144,26 @@ def turned(cells, projection, flips):
     The mirror normal to image x turns (v, u, γ) into (−v, u, −γ), the one normal to y into (−v, −u, γ), and the
     neighbouring column is tilted the other way altogether. The B column stays at the first pixel.
     """
-    signs = torch.ones_like(projection)
+    signs = torch.ones_like(projection)  # of v, u, γ, and of what has none
     for flip, change, view in (
         (flips[:, 0], (-1, 1, -1), lambda c: c.flip(-1).roll(1, -1)),
         (flips[:, 1], (-1, -1, 1), lambda c: c.flip(-2).roll(1, -2)),
         (flips[:, 2], (-1, -1, -1), lambda c: c.roll(CELL_SHAPE[1] // 2, -1)),
     ):
         cells = torch.where(flip[:, None, None], view(cells), cells)
-        signs = torch.where(flip[:, None], signs * torch.tensor(change), signs)
+        signs = torch.where(flip[:, None], signs * torch.tensor((*change, 1)[: signs.shape[1]]), signs)
     return cells, projection * signs
+
+
+def seen_tilts(tilts, signs):
+    """(v, u, γ, alternation) [degrees] that the image of a crystal shows.
+
+    Where '+' acts about a or b, that tilt alternates along the beam: the image shows the mean of both, without it, and
+    `alternation` is its size, √(α² + β²) over such axes.
+    """
+    alternating = np.array([sign == "+" for sign in signs[:2]] + [False])
+    kept = np.where(alternating, 0.0, tilts)
+    return np.array([*to_projection(*kept), np.linalg.norm(np.where(alternating, tilts, 0.0))])
 
 
 def simulate_cells(count, microscope, specimens=None, *, seed=0, chunk=16, scheduler=None, folder=None, progress=True):
@@ -173,7 +192,7 @@ def simulate_cells(count, microscope, specimens=None, *, seed=0, chunk=16, sched
     tasks = [(seed * 1_000_000 + number, chunk, kept) for number in range(-(-count // chunk))]
     images = np.concatenate(run_structures(simulate_chunk, tasks, scheduler, folder, progress))
     drawn = [specimen for task in tasks for specimen in specimens.draw(chunk, task[0])]
-    projection = np.array([to_projection(*specimen["tilts"]) for specimen in drawn])
+    projection = np.array([seen_tilts(specimen["tilts"], specimen["signs"]) for specimen in drawn])
     (a_site, b_site, lattice_A), *_ = specimens.materials
     settings = microscope.as_attributes() | {"a_site": a_site, "b_site": b_site, "lattice_A": lattice_A, "signs": "---"}
     settings["specimens"] = specimens.as_dict()
@@ -194,12 +213,20 @@ def specimen_images(specimen, microscope):
         *specimen["tilts"], specimen["signs"], a_site, b_site, lattice_A, a_shift=specimen["a_shift"]
     )
     scope = Microscope(**microscope | specimen["microscope"])
-    options = {"cutoff_mrad": max(50.0, 1.2 * scope.outer_mrad), "k_points": (2, 1), "excitation_per_A": 0.0}
-    return registered(annular_images(crystal, scope, specimen["depths"], CELL_SHAPE, **options)).numpy()
+    wide = beam_periods(specimen["signs"])  # its projection repeats twice in such a cell
+    options = {"cutoff_mrad": max(50.0, 1.2 * scope.outer_mrad), "excitation_per_A": 0.0}
+    options |= {"k_points": (2 // wide, 1)}
+    shape = CELL_SHAPE[0], wide * CELL_SHAPE[1]
+    return registered(
+        annular_images(crystal, scope, specimen["depths"], shape, **options)[..., : CELL_SHAPE[1]]
+    ).numpy()
 
 
 def registered(cells):
-    """Cells (count, rows, columns) shifted so that their B columns, the dark spots there, stand at lattice points."""
+    """Cells (count, rows, columns) shifted so that their B columns, the dark spots there, stand at lattice points.
+
+    A light B column beside darker oxygens is not found; such a cell stays between its A columns, where it is.
+    """
     rows, columns = cells.shape[1:]
     qy, qx = torch.fft.fftfreq(rows)[:, None], torch.fft.fftfreq(columns)
     spectrum = torch.fft.fft2(cells)
@@ -214,6 +241,7 @@ def registered(cells):
         dark = (patch.amax((1, 2), keepdim=True) - patch) ** 2
         total = dark.sum((1, 2)).clamp_min(1e-12)
         shift = shift + torch.stack([(dark * y).sum((1, 2)) / total, (dark * x).sum((1, 2)) / total], dim=1)
+    shift = torch.where(shift.norm(dim=1, keepdim=True) > FARTHEST_PX, 0.0, shift)
     phase = torch.exp(2j * np.pi * (qy * shift[:, 0, None, None] + qx * shift[:, 1, None, None]))
     return torch.fft.ifft2(spectrum * phase).real
 

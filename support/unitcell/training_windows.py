@@ -10,9 +10,8 @@ from unitcell.errors import InputError
 from unitcell.image_formation import source_covariance, source_damping
 from unitcell.training_library import SimulatedCells
 
-# A window is 2√2·a × 2a around a B column: 14 columns per B-B spacing a/√2 along x, 20 rows per a along y.
+# A window is 2√2·a × 2a around a B column, at its middle pixel: 14 columns per B-B spacing a/√2, 20 rows per a.
 WINDOW_SHAPE = (40, 56)
-CENTRE = (20, 28)
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,9 @@ class Conditions:
         Residual rotation [degrees], uniform in ±.
     offset_A : float
         Standard deviation of the window's centre [Å].
+    crop_A : float
+        Further shift of the centre, uniform in ± along x and y [Å]: random crops. Beyond half a column spacing, 1.4 Å,
+        neighbours that tilt the other way are taken for one another.
     jitter_A : float
         Largest standard deviation of the displacement of scan lines [Å].
     """
@@ -62,6 +64,7 @@ class Conditions:
     shear: float = 0.03
     rotation_deg: float = 2.0
     offset_A: float = 0.1
+    crop_A: float = 0.0
     jitter_A: float = 0.05
 
     def __post_init__(self):
@@ -108,15 +111,15 @@ def _draw_states(surrogate, count, conditions, generator):
     return projection, uniform(float(depth.min()), float(depth.max()), (count,))
 
 
-def record(cells, lattice_A, conditions, generator):
-    """Turn images of one cell (count, rows, columns) into noisy, standardised windows (count, 40, 56)."""
+def record(cells, lattice_A, conditions, generator, shape=WINDOW_SHAPE):
+    """Turn images of one cell (count, rows, columns) into noisy, standardised windows (count, *shape)."""
     uniform = _Uniform(generator, cells)
     count = len(cells)
     fine = refine(cells, _sources(count, conditions, uniform), lattice_A, _tails(count, conditions, uniform))
-    position = _positions(count, lattice_A, conditions, uniform)
+    position = _positions(count, lattice_A, conditions, uniform, shape)
     ideal = sample_periodic(fine, position, (2 * lattice_A, math.sqrt(2) * lattice_A))
     low, high = (math.log(x) for x in conditions.dose)
-    area = (lattice_A / 20) * (lattice_A / math.sqrt(2) / 14)
+    area = math.prod(_pitch_A(lattice_A, shape))
     electrons = torch.exp(uniform(low, high, (count, 1, 1))) * area
     # Poisson counts: above 50 electrons a pixel, a normal distribution of the same variance.
     noise = torch.randn(ideal.shape, generator=generator, device=ideal.device, dtype=ideal.dtype)
@@ -194,12 +197,18 @@ def _tails(count, conditions, uniform):
     return torch.cat([uniform(0, conditions.tail, (count, 1)), uniform.normal((count, 2)) * conditions.tail_A], dim=1)
 
 
-def _positions(count, lattice_A, conditions, uniform):
+def _pitch_A(lattice_A, shape):
+    """Distance of the pixels along y and x [Å] in a window of 2√2·a × 2a."""
+    return 2 * lattice_A / shape[0], 2 * math.sqrt(2) * lattice_A / shape[1]
+
+
+def _positions(count, lattice_A, conditions, uniform, shape):
     """Positions (x, y) [Å] of the window's pixels in the crystal, after affine errors and scan jitter."""
-    rows, columns = (torch.arange(n, dtype=uniform.dtype, device=uniform.device) for n in WINDOW_SHAPE)
-    y = (rows - CENTRE[0]) * lattice_A / 20
-    x = (columns - CENTRE[1]) * lattice_A / math.sqrt(2) / 14
-    flat = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # (40, 56, 2)
+    y, x = (
+        (torch.arange(n, dtype=uniform.dtype, device=uniform.device) - n // 2) * pitch
+        for n, pitch in zip(shape, _pitch_A(lattice_A, shape), strict=True)
+    )
+    flat = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # (rows, columns, 2)
     angle = uniform(-1, 1, (count,)) * math.radians(conditions.rotation_deg)
     scale = 1 + uniform(-1, 1, (count,)) * conditions.magnification
     shear = uniform(-1, 1, (count,)) * conditions.shear
@@ -208,17 +217,19 @@ def _positions(count, lattice_A, conditions, uniform):
     skew[:, 0, 1] = shear
     moved = torch.einsum("nij,hwj->nhwi", scale[:, None, None] * (turn @ skew), flat)
     offset = uniform.normal((count, 1, 1, 2)) * conditions.offset_A
+    if conditions.crop_A:
+        offset = offset + uniform(-1, 1, (count, 1, 1, 2)) * conditions.crop_A
     # 1 on the rows of A columns (y = a/2), 0 on those of B columns (y = 0).
     on_a_rows = (1 - torch.cos(2 * math.pi * y / lattice_A))[:, None, None] / 2
     mistilt = uniform.normal((count, 1, 1, 2)) * conditions.mistilt_shift_A * on_a_rows
-    return moved + offset + mistilt + _jitter(count, conditions, uniform)
+    return moved + offset + mistilt + _jitter(count, conditions, uniform, shape)
 
 
-def _jitter(count, conditions, uniform):
-    """Displacement of scan lines, along rows or columns of the window: (count, 40, 56, 2) by broadcasting."""
+def _jitter(count, conditions, uniform, shape):
+    """Displacement of scan lines, along rows or columns of the window: (count, rows, columns, 2) by broadcasting."""
     strength = uniform(0, conditions.jitter_A, (count, 1, 1, 1))
-    by_row = uniform.normal((count, WINDOW_SHAPE[0], 1, 2))
-    by_column = uniform.normal((count, 1, WINDOW_SHAPE[1], 2))
+    by_row = uniform.normal((count, shape[0], 1, 2))
+    by_column = uniform.normal((count, 1, shape[1], 2))
     rows_scanned = uniform(0, 1, (count, 1, 1, 1)) < 0.5
     return strength * torch.where(rows_scanned, by_row, by_column)
 

@@ -19,7 +19,7 @@ from unitcell.training_library import Specimens, simulate_cells
 from unitcell.training_windows import Conditions, draw_windows
 
 # Cells are simulated with their tilts and aberrations: no stand-ins for those.
-CONDITIONS = Conditions(tail=0.0, mistilt_shift_A=0.0)
+CONDITIONS = Conditions(source_A=(0.0, 0.5), tail=0.0, mistilt_shift_A=0.0)
 ORDINARY = 4000  # windows that teach what is familiar
 
 
