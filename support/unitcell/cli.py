@@ -84,26 +84,55 @@ def simulate(out, configurations, step_deg, scheduler, device, seed):
 @commands.command()
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--microscope", "file", type=click.Path(path_type=Path), help="YAML file of the microscope [the book's].")
-@click.option("--structures", default=6000, show_default=True, help="Simulated for training.")
+@click.option("--fine-tune", is_flag=True, help="Start from the committed networks: an eighth of the work by default.")
+@click.option("--structures", type=int, help="Simulated for training  [16000; to fine-tune: 2000].")
 @click.option("--members", default=4, show_default=True, help="Networks in the ensemble.")
-@click.option("--windows", default=200_000, show_default=True, help="Each of them is trained on.")
+@click.option("--windows", type=int, help="Each of them is trained on  [800000; to fine-tune: 100000].")
 @click.option("--bfloat16", is_flag=True, help="Convolve in bfloat16: faster on processors that have it.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--scheduler", help="Address of a Dask scheduler that shares out the simulations.")
-def train(out, file, structures, members, windows, bfloat16, seed, scheduler):
+def train(out, file, fine_tune, structures, members, windows, bfloat16, seed, scheduler):
     """Simulate, train and calibrate the tilt network of a microscope into OUT (.safetensors); resumes."""
     from unitcell.scattering import Microscope
     from unitcell.your_microscope import Recipe, load_microscope_file, train_for
 
     microscope, specimens = load_microscope_file(file) if file else (Microscope(), None)
-    recipe = Recipe(structures, members, windows, bfloat16=bfloat16, seed=seed)
+    share = 8 if fine_tune else 1
+    recipe = Recipe(
+        structures or Recipe.structures // share, members, windows or Recipe.windows // share,
+        learning_rate=Recipe.learning_rate / (3 if fine_tune else 1), bfloat16=bfloat16, fine_tune=fine_tune, seed=seed,
+    )  # fmt: skip
     folder = out.with_suffix(".training")
     ensemble = train_for(microscope, specimens, recipe, folder=folder, scheduler=scheduler)
+    ensemble.card["command"] = " ".join(["unitcell", *sys.argv[1:]])
     ensemble.save(out)
     for name in ("v", "u", "gamma"):
         rms, covered = (ensemble.card["test"][f"{key}_{name}{end}"] for key, end in (("rms", "_deg"), ("coverage", "")))
         click.echo(f"{name}: rms error {rms:.2f}° on unseen specimens, {covered:.3f} within the 90 % intervals")
     click.echo(str(out))
+
+
+@commands.command("paper-network")
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--surrogate", type=click.Path(path_type=Path), help="surrogate.nc of chapter 03 [the book's].")
+@click.option("--filters", default=64, show_default=True)
+@click.option("--hidden", default=512, show_default=True)
+@click.option("--images", default=656_100, show_default=True, help="Training images of an epoch.")
+@click.option("--epochs", default=12, show_default=True)
+@click.option("--bfloat16", is_flag=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="Torch device; cuda is shared out under torchrun.")
+def paper_network(out, surrogate, filters, hidden, images, epochs, bfloat16, seed, device):
+    """Train the network of Laanait 2019 by its recipe into OUT (.safetensors); resumes; runs under torchrun."""
+    from unitcell.paper_training import PaperRecipe, train_paper_network
+    from unitcell.project import default_artefact
+
+    recipe = PaperRecipe(filters, hidden, images=images, epochs=epochs, bfloat16=bfloat16, seed=seed)
+    history = train_paper_network(out, surrogate or default_artefact("03_gp_surrogate", "surrogate.nc"), recipe, device)
+    if history:
+        last = history[-1]
+        errors = ", ".join(f"{name} {last[f'rms_{name}_deg']:.2f}°" for name in ("alpha", "beta", "gamma"))
+        click.echo(f"{last['windows']} images; rms errors with signs {errors}; of v {last['folded_v_deg']:.2f}°")
 
 
 def _literal(text):

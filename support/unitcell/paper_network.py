@@ -11,9 +11,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from unitcell.tilt_network import POOLING
+
 PAPER_SHAPE = (60, 80)  # pixels of the authors' crops, 2a × 2√2a
 KERNEL = 4
-POOLING = {"average": nn.AvgPool2d, "max": nn.MaxPool2d}
 
 
 class PaperNetwork(nn.Module):
@@ -29,17 +30,21 @@ class PaperNetwork(nn.Module):
         Pixels of a window.
     pooling : "average" or "max"
         The paper found that maxima learn badly.
+    outputs : int
+        Three, for α, β and γ.
     """
 
-    def __init__(self, filters=64, hidden=512, shape=PAPER_SHAPE, pooling="average"):
+    def __init__(self, filters=64, hidden=512, shape=PAPER_SHAPE, pooling="average", outputs=3):
         super().__init__()
         self.shape = tuple(shape)
         layers, previous = [], 1
         for widths in ((filters,) * 5, (filters,) * 2 + (2 * filters,) * 3):
             for width in widths:
-                # Padding 'same'; TensorFlow's decay of 0.9 for running means is a momentum of 0.1 here.
+                # Padding 'SAME' of an even kernel is one pixel before and two after; TensorFlow's decay of 0.9 for
+                # running means is a momentum of 0.1 here.
                 layers += [
-                    nn.Conv2d(previous, width, KERNEL, padding="same", bias=False),
+                    nn.ZeroPad2d((1, 2, 1, 2)),
+                    nn.Conv2d(previous, width, KERNEL, bias=False),
                     nn.BatchNorm2d(width, eps=1e-3, momentum=0.1),
                     nn.ReLU(),
                 ]
@@ -48,7 +53,7 @@ class PaperNetwork(nn.Module):
         self.features = nn.Sequential(*layers)  # (B, 1, 60, 80) → (B, 128, 15, 20)
         self.grid = tuple(-(-n // 4) for n in shape)
         self.hidden = nn.Linear(previous * self.grid[0] * self.grid[1], hidden)
-        self.outputs = nn.Linear(hidden, 3)
+        self.outputs = nn.Linear(hidden, outputs)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")

@@ -1,22 +1,28 @@
 """The recipe of Laanait 2019: images of a Gaussian process, a 90/10 split of its grid, Huber loss, halving rates.
 
-The 729 000 images are sampled from the surrogate as they are needed and never stored. One call with a device is the
-whole recipe; under `torchrun` it is data-parallel.
+The 729 000 images are sampled from the surrogate as they are needed and never stored. `unitcell paper-network` is the
+whole recipe on a device; under `torchrun` it is data-parallel.
 """
 
+import os
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
+from torch import distributed
 from torch.nn import functional
 
+from unitcell.artefacts import load_dataset, load_weights, save_table, save_weights
 from unitcell.paper_network import PAPER_SHAPE, PaperNetwork
-from unitcell.surrogate import paper_grid
+from unitcell.surrogate import Surrogate, paper_grid
 from unitcell.tilt_network import errors
 from unitcell.tilts import to_projection, to_pseudocubic
-from unitcell.training_loop import Training
+from unitcell.training_loop import Training, processes, train
 from unitcell.training_windows import Conditions, record
 
+ARCHITECTURE = "paper-network"
 NAMES = ("alpha", "beta", "gamma")
 AUGMENTATION = Conditions(
     dose=(1e4, 1e6), source_A=(0.0, 0.0), ellipticity=1.0, tail=0.0, mistilt_shift_A=0.0, magnification=0.05,
@@ -71,6 +77,55 @@ class PaperRecipe:
     seed: int = 0
 
 
+def train_paper_network(out, surrogate, recipe, device="cpu"):
+    """Train into a file, with a checkpoint beside it, alone or as one of the processes of `torchrun`.
+
+    Parameters
+    ----------
+    out : path
+        Weights, as `save_paper_network` writes them; a table of metrics goes beside them as CSV.
+    surrogate : path
+        `surrogate.nc` of chapter 03.
+    recipe : PaperRecipe
+    device : str
+        "cuda" gives each process of `torchrun` its own.
+
+    Returns
+    -------
+    list of dict, or None in all processes but the first
+    """
+    together = "WORLD_SIZE" in os.environ
+    if together:
+        distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+        device = f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device
+    process = Surrogate.from_dataset(load_dataset(surrogate, ("scores", "tilts")), device=device)
+    training = paper_training(process, recipe)
+    half = Path(out).with_suffix(".checkpoint")
+    network, history = train(training, checkpoint=half, label="paper's network")
+    first = training.rank == 0
+    if first:
+        save_paper_network(network.cpu(), history, recipe, out)
+        save_table(pd.DataFrame(history), Path(out).with_suffix(".csv"))
+        half.unlink(missing_ok=True)
+    if together:
+        distributed.destroy_process_group()
+    return history if first else None
+
+
+def save_paper_network(network, history, recipe, path):
+    """Write the network with its recipe and history as safetensors."""
+    save_weights(network.state_dict(), path, ARCHITECTURE, {"recipe": asdict(recipe), "history": history})
+
+
+def load_paper_network(path):
+    """What `save_paper_network` wrote: network, history, recipe; InputError for other weights."""
+    state, card = load_weights(path, ARCHITECTURE)
+    recipe = PaperRecipe(**card["recipe"] | {"shape": tuple(card["recipe"]["shape"])})
+    network = PaperNetwork(recipe.filters, recipe.hidden, recipe.shape, recipe.pooling)
+    network.load_state_dict(state)
+    return network.eval(), card["history"], recipe
+
+
 def split_grid(seed=0, share=0.9):
     """The (v, u, γ) of the paper's grid, shuffled and split: training (656 100, 3) and validation (72 900, 3)."""
     grid = paper_grid()
@@ -101,7 +156,8 @@ def paper_training(surrogate, recipe, conditions=AUGMENTATION):
     network = PaperNetwork(recipe.filters, recipe.hidden, recipe.shape, recipe.pooling).to(device)
     taught, held_out = split_grid(recipe.seed)
     held_out = held_out[: recipe.validated]
-    per_epoch = min(recipe.images, len(taught)) // recipe.batch
+    # Every process of `torchrun` draws batches of its own.
+    per_epoch = max(min(recipe.images, len(taught)) // (recipe.batch * processes()), 1)
 
     def draw(step, generator):
         which = torch.randint(len(taught), (recipe.batch,), generator=generator, device=generator.device)

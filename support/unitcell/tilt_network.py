@@ -22,6 +22,7 @@ from unitcell.training_windows import WINDOW_SHAPE, standardise
 
 ARCHITECTURE = "tilt-network-10conv-8out"
 WIDTHS = (16, 24, 32, 48, 64)
+POOLING = {"average": nn.AvgPool2d, "max": nn.MaxPool2d}
 # The network's outputs are of order one: all four in units of 5°.
 SCALES = (5.0, 5.0, 5.0, 5.0)
 COORDINATES = ("v", "u", "gamma", "alpha", "beta", "alternation")
@@ -32,15 +33,15 @@ class TiltNetwork(nn.Module):
 
     Batch normalisation stands before each ReLU, pooling is by averages and the fully connected layer
     ends in tanh, as in Laanait 2019; the outputs are mean and log-variance of (v, p, q) and of the alternation,
-    softened.
+    softened. `pooling` is "average" or "max".
     """
 
-    def __init__(self, widths=WIDTHS, hidden=128):
+    def __init__(self, widths=WIDTHS, hidden=128, pooling="average"):
         super().__init__()
         layers, previous = [], 1
         for stage, width in enumerate(widths):
             if stage:
-                layers.append(nn.AvgPool2d(2, ceil_mode=True))
+                layers.append(POOLING[pooling](2, ceil_mode=True))
             for _ in range(2):
                 layers += [nn.Conv2d(previous, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
                 previous = width

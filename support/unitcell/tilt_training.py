@@ -61,19 +61,20 @@ def train_member(
     return train(training, checkpoint=checkpoint, every=every, label=f"member {seed}", progress=progress)
 
 
-def member_training(source, conditions, *, windows, batch, learning_rate, bfloat16, seed, network=None):
-    """The `Training` of one network of the ensemble, see `train_member`."""
+def member_training(source, conditions, *, windows, batch, learning_rate, bfloat16, seed, network=None, wanted=None):
+    """The `Training` of one network of the ensemble, see `train_member`; `wanted` are its targets if not `targets`."""
     torch.manual_seed(seed)
-    network = (network or TiltNetwork()).to(source.device).to(memory_format=torch.channels_last)
+    network, wanted = network or TiltNetwork(), wanted or targets
+    network = network.to(source.device).to(memory_format=torch.channels_last)
     steps = max(windows // batch, 2)
 
     def draw(step, generator):
         images, projection, _ = draw_windows(source, batch, conditions, generator)
-        return images, targets(projection)
+        return images, wanted(projection)
 
-    def loss(outputs, wanted, rate):
+    def loss(outputs, target, rate):
         _, mean, log_variance = outputs
-        return beta_nll(mean.float(), log_variance.float(), wanted)
+        return beta_nll(mean.float(), log_variance.float(), target)
 
     def one_cycle(optimiser):
         return torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps, pct_start=0.2)

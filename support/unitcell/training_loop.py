@@ -49,9 +49,7 @@ class Training:
     ):  # fmt: skip
         self.network, self.draw, self.loss, self.steps = network, draw, loss, steps
         self.learning_rate, self.bfloat16, self.seed, self.validate = learning_rate, bfloat16, seed, validate
-        self.rank, self.ranks = (
-            (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
-        )
+        self.ranks, self.rank = processes(), distributed.get_rank() if processes() > 1 else 0
         self.parallel = DistributedDataParallel(network) if self.ranks > 1 else network
         weights = [p for p in network.parameters() if p.ndim > 1]
         others = [p for p in network.parameters() if p.ndim <= 1]
@@ -132,6 +130,11 @@ class Training:
         for name in ("step", "seconds", "history", "recent"):
             setattr(self, name, card[name])
         return True
+
+
+def processes():
+    """Processes that train together under `torchrun`; 1 without."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def train(training, *, checkpoint=None, every=500, label="network", progress=True):

@@ -25,6 +25,8 @@ class Conditions:
     untilted : float
         Probability that a tilt is zero, as in patterns such as a⁰a⁰c⁻: without it a window that says nothing about
         a tilt would be taken for a tilted one.
+    thickness_A : (float, float), optional
+        Of a surrogate's images, uniform [Å]; by default all that it knows.
     dose : (float, float)
         Electrons per Å², log-uniform.
     source_A : (float, float)
@@ -54,6 +56,7 @@ class Conditions:
 
     tilt_deg: float = 11.25
     untilted: float = 0.25
+    thickness_A: tuple | None = None
     dose: tuple = (3e3, 1e6)
     source_A: tuple = (0.1, 0.55)
     ellipticity: float = 1.5
@@ -107,8 +110,9 @@ def _draw_states(surrogate, count, conditions, generator):
     tilts = uniform(-conditions.tilt_deg, conditions.tilt_deg, (3, count))
     alpha, beta, gamma = torch.where(uniform(0, 1, (3, count)) < conditions.untilted, 0.0, tilts)
     projection = torch.stack([(alpha - beta) / math.sqrt(2), (alpha + beta) / math.sqrt(2), gamma], dim=1)
-    depth = surrogate.thicknesses
-    return projection, uniform(float(depth.min()), float(depth.max()), (count,))
+    known = surrogate.thicknesses
+    low, high = conditions.thickness_A or (float(known.min()), float(known.max()))
+    return projection, uniform(low, high, (count,))
 
 
 def record(cells, lattice_A, conditions, generator, shape=WINDOW_SHAPE):

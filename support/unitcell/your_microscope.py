@@ -4,6 +4,7 @@ Everything is kept in one folder as it is finished, simulated structures and tra
 on where it was. Nothing that is trained on is tested on: training, calibration and test have their own structures.
 """
 
+import hashlib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import yaml
 from unitcell.artefacts import existing, load_weights, save_weights
 from unitcell.errors import InputError
 from unitcell.scattering import Microscope
-from unitcell.tilt_network import ARCHITECTURE, TiltEnsemble, TiltNetwork
+from unitcell.tilt_network import ARCHITECTURE, TiltEnsemble, TiltNetwork, load_network
 from unitcell.tilt_training import calibrate, familiarise, score, train_member
 from unitcell.training_library import Specimens, simulate_cells
 from unitcell.training_windows import Conditions, draw_windows
@@ -37,15 +38,18 @@ class Recipe:
         Peak of the one-cycle schedule.
     bfloat16 : bool
         Convolve in bfloat16, faster on processors that have it.
+    fine_tune : bool
+        Start from the committed ensemble, of another microscope: fewer structures and windows do.
     seed : int
     """
 
-    structures: int = 6000
+    structures: int = 16_000
     members: int = 4
-    windows: int = 200_000
+    windows: int = 800_000
     batch: int = 64
     learning_rate: float = 3e-3
     bfloat16: bool = False
+    fine_tune: bool = False
     seed: int = 0
 
     def as_dict(self):
@@ -113,6 +117,7 @@ def train_for(microscope, specimens=None, recipe=None, *, folder, scheduler=None
     cells = simulate_cells(recipe.structures, microscope, specimens, seed=recipe.seed, **options)
     members = [trained_member(cells, recipe, index, folder, progress) for index in range(recipe.members)]
     card = cells.settings | {"conditions": CONDITIONS.as_dict(), "recipe": recipe.as_dict()}
+    card["cells_sha256"] = hashlib.sha256(cells.images.numpy().tobytes()).hexdigest()
     ensemble = TiltEnsemble(members, card)
     generator = torch.Generator().manual_seed(recipe.seed + 10_000)
     familiarise(ensemble, draw_windows(cells, min(recipe.windows, ORDINARY), CONDITIONS, generator)[0])
@@ -138,6 +143,9 @@ def trained_member(cells, recipe, index, folder, progress=True):
             return network
     how = {"windows": recipe.windows, "batch": recipe.batch, "learning_rate": recipe.learning_rate}
     how |= {"bfloat16": recipe.bfloat16, "seed": recipe.seed + index, "progress": progress}
+    if recipe.fine_tune:
+        known = load_network().members
+        how["network"] = known[index % len(known)].train()
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_suffix(".checkpoint")
     network, history = train_member(cells, CONDITIONS, checkpoint=half, **how)
