@@ -23,6 +23,7 @@ from unitcell.crystals import tilted_perovskite
 from unitcell.data import fetch
 from unitcell.information import bounds_table
 from unitcell.scattering import Microscope, annular_images
+from unitcell.scattering.beams import fibonacci_points
 from unitcell.simulation import CELL_SHAPE
 from unitcell.tilt_network import errors, estimates, load_network
 from unitcell.tilts import to_pseudocubic
@@ -73,7 +74,7 @@ def bound_ratio(network, dose, seed=0):
     """Median of rms error over Cramér–Rao bound, over random tilted states of SrTiO3 at 200 Å and v, u, γ."""
     generator = np.random.default_rng(seed)
     states = generator.uniform(3, 9, (STATES, 3)) * generator.choice((-1, 1), (STATES, 3))
-    bounds = bounds_table(states, [200.0], dose, Microscope(), k_points=(2, 1))
+    bounds = bounds_table(states, [200.0], dose, Microscope(), k_points=fibonacci_points(5))
     ratios = [
         spread(network, state, dose, number) / row[list(NAMES)].to_numpy(float)
         for number, (state, (_, row)) in enumerate(zip(states, bounds.iterrows(), strict=True))
@@ -93,7 +94,7 @@ def spread(network, state, dose, seed):
 def perfect_windows(state, dose, generator):
     """Windows of SrTiO3 at 200 Å with nothing but noise."""
     crystal = tilted_perovskite(*to_pseudocubic(*state))
-    cell = annular_images(crystal, Microscope(), [200.0], CELL_SHAPE, k_points=(2, 1)).float()
+    cell = annular_images(crystal, Microscope(), [200.0], CELL_SHAPE, k_points=fibonacci_points(5)).float()
     still = replace(SHARP, magnification=0.0, shear=0.0, rotation_deg=0.0, offset_A=0.0, jitter_A=0.0)
     return record(cell.repeat(WINDOWS, 1, 1), 3.905, replace(still, dose=(dose, dose)), generator)
 

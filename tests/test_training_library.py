@@ -122,3 +122,23 @@ def test_registration_leaves_a_cell_whose_b_column_is_lighter_than_its_oxygens()
 
     light = (1 - spots(7, 0.02) - spots(3, 0.5))[None]
     assert registered(light).numpy() == pytest.approx(light.numpy(), abs=1e-3)
+
+
+def test_few_k_points_at_random_err_little_and_not_alike():
+    plain = {
+        "material": ("Sr", "Ti", 3.905),
+        "signs": "---",
+        "a_shift": (0.0, 0.0),
+        "microscope": {},
+        "k_shift": (0, 0),
+    }
+    plain["depths"] = [200.0]
+    plain["tilts"] = np.array([6.7, -8.4, -1.7])
+    crystal = tilted_perovskite(*plain["tilts"])
+    fine = annular_images(crystal, PERFECT, [200.0], CELL_SHAPE, cutoff_mrad=50, k_points=(5, 4), excitation_per_A=0)
+    fine = registered(fine).numpy()[0]
+    shifts = np.random.default_rng(0).random((8, 2))
+    wrong = [specimen_images(plain | {"k_shift": shift}, PERFECT.as_attributes())[0] - fine for shift in shifts]
+    each = np.sqrt(np.mean(np.square(wrong), axis=(1, 2))) / fine.std()
+    assert each.max() < 0.08
+    assert np.sqrt(np.mean(np.mean(wrong, axis=0) ** 2)) / fine.std() < 0.6 * each.mean()

@@ -17,7 +17,7 @@ from unitcell.simulation import CELL_SHAPE
 from unitcell.training_library import MATERIALS, Specimens
 
 DEPTH_A = (100.0, 200.0, 300.0)
-CONFIGURATIONS = 8
+CONFIGURATIONS = 5
 STEP = 1 / 65535
 
 
@@ -36,9 +36,9 @@ def leaning_image(specimen, seed):
     crystal = tilted_perovskite(
         *specimen["tilts"], specimen["signs"], a_site, b_site, lattice_A, a_shift=tuple(specimen["a_shift"])
     )
-    options = {"vibrations": Vibrations(seed=seed), "k_points": (2, 1)}
+    vibrations = Vibrations(seed=seed)
     images = frozen_phonon_images(
-        crystal, Microscope(**_lean(specimen)), DEPTH_A, CELL_SHAPE, CONFIGURATIONS, **options
+        crystal, Microscope(**_lean(specimen)), DEPTH_A, CELL_SHAPE, CONFIGURATIONS, vibrations
     )
     return images.mean(dim=0).numpy()
 

@@ -43,9 +43,9 @@ class Recipe:
     seed : int
     """
 
-    structures: int = 16_000
+    structures: int = 8000
     members: int = 4
-    windows: int = 800_000
+    windows: int = 700_000
     batch: int = 64
     learning_rate: float = 3e-3
     bfloat16: bool = False
