@@ -104,6 +104,7 @@ def test_an_alternating_specimen_looks_the_same_on_both_sides_of_its_mirror():
         "signs": "-+-",
         "a_shift": (0.0, 0.0),
         "microscope": {},
+        "k_shift": (0, 0),
         "depths": [150.0],
     }
     one, other = (
