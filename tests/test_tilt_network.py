@@ -156,15 +156,23 @@ def test_weights_go_there_and_back(tmp_path):
     assert again.card["lattice_A"] == 3.9
 
 
+def bright_columns():
+    y, x = np.meshgrid(np.arange(40), np.arange(56), indexing="ij")
+    return np.exp(-((y % 20 - 10) ** 2 + ((x + 7) % 14 - 7) ** 2) / 8)[None]
+
+
 def test_bad_windows_and_weights_are_refused(tmp_path):
     ensemble = TiltEnsemble([TiltNetwork()], {})
     for windows, names in (
         (np.zeros((2, 30, 30)), "do not fit"),
         (np.zeros((0, *WINDOW_SHAPE)), "no window"),
-        (np.full((1, *WINDOW_SHAPE), np.nan), "NaN"),
+        (np.full((1, *WINDOW_SHAPE), np.nan), "1 of 1 windows hold NaN"),
+        (np.full((2, *WINDOW_SHAPE), np.inf), "2 of 2 windows hold NaN or infinity"),
+        (bright_columns(), "A columns stand out bright"),
     ):
         with pytest.raises(InputError, match=names):
             ensemble.predict(windows)
+    assert np.isfinite(ensemble.predict(-bright_columns())["v_deg"]).all()
     save_weights({"w": torch.zeros(2)}, tmp_path / "other.safetensors", "rvae-2", {})
     with pytest.raises(InputError, match="rvae-2"):
         load_network(tmp_path / "other.safetensors")

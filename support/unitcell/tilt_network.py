@@ -25,6 +25,8 @@ WIDTHS = (16, 24, 32, 48, 64)
 POOLING = {"average": nn.AvgPool2d, "max": nn.MaxPool2d}
 # The network's outputs are of order one: all four in units of 5°.
 SCALES = (5.0, 5.0, 5.0, 5.0)
+A_PLACES = ([10, 30], [0, 14, 28, 42])  # rows and columns of a window at which A columns stand
+BRIGHT = 0.5  # standard deviations above the mean at which they cannot be those of an ABF image
 COORDINATES = ("v", "u", "gamma", "alpha", "beta", "alternation")
 
 
@@ -109,7 +111,7 @@ class TiltEnsemble:
         Raises
         ------
         InputError
-            Wrong shape, NaN or no windows.
+            Wrong shape, NaN, bright columns or no windows.
         """
         hidden, mean, variance = self.raw(_checked(windows))
         centre, spread = estimates(mean.double().numpy(), variance.double().numpy())
@@ -237,5 +239,13 @@ def _checked(windows):
     if len(windows) == 0:
         raise InputError("There is no window to read tilts from: no B column has its neighbours within the image.")
     if not np.isfinite(windows).all():
-        raise InputError(f"{np.isnan(windows).any((1, 2)).sum()} of {len(windows)} windows hold NaN: leave them out.")
-    return torch.from_numpy(windows)
+        bad = (~np.isfinite(windows)).any((1, 2)).sum()
+        raise InputError(f"{bad} of {len(windows)} windows hold NaN or infinity: leave them out.")
+    windows = torch.from_numpy(windows)
+    heavy = standardise(windows)[:, A_PLACES[0]][:, :, A_PLACES[1]].mean((1, 2)).median()
+    if heavy > BRIGHT:
+        raise InputError(
+            f"A columns stand out bright from these windows (by {heavy:.1f} standard deviations): give an ABF image, "
+            "in which columns are dark, or invert the contrast."
+        )
+    return windows
