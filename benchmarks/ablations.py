@@ -2,7 +2,7 @@
 
 Each is trained on 60 000 windows and read on abTEM's frozen phonons of SrTiO3 (199 Å, 3e4 e/Å²) twice: "sharp", with
 noise only, and "distorted", with every distortion that the compact network is trained for. Errors are rms degrees on
-the branch nearer to the truth. Finished rows are kept, so a stopped run goes on. Prints the table and writes it as CSV,
+the branch nearer to the truth. Half an hour of two cores; finished rows are kept, so a stopped run goes on. Prints the table and writes it as CSV,
 one JSON line last: the compact network's errors.
 """
 
@@ -34,7 +34,7 @@ from unitcell.truth_windows import NAMES, SHARP, true_images
 from unitcell.your_microscope import CONDITIONS
 
 BUILD = project_root() / "build" / "ablations"
-STRUCTURES = 4000
+STRUCTURES = {"specimens": 4000, "perfect": 1500}
 PERFECT = Specimens(
     materials=(("Sr", "Ti", 3.905),), alternating=0.0, equal=0.0, tilt_deg=11.25, crystal_tilt_mrad=0.0, defocus_A=0.0,
     astigmatism_A=0.0, coma_A=0.0, spherical_A=0.0,
@@ -133,8 +133,10 @@ def images_of(source):
     """What windows are drawn from: specimens, perfect ones, or the Gaussian process of the book's library."""
     if source == "process":
         return Surrogate.fit(simulate_stack(tilt_grid(5.0), range(20, 421, 20), Microscope(), folder=BUILD / "library"))
+    # The specimens are those of `unitcell train build/tilt_network.safetensors`, if that has run.
+    folder = BUILD.with_name("tilt_network.training") / "cells"
     specimens = PERFECT if source == "perfect" else Specimens()
-    return simulate_cells(STRUCTURES, Microscope(), specimens, seed=0, folder=BUILD / "cells")
+    return simulate_cells(STRUCTURES[source], Microscope(), specimens, seed=0, folder=folder, progress=False)
 
 
 def row(name, windows, seed):
