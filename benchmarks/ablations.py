@@ -2,8 +2,8 @@
 
 Each is trained on 60 000 windows and read on abTEM's frozen phonons of SrTiO3 (199 Å, 3e4 e/Å²) twice: "sharp", with
 noise only, and "distorted", with every distortion that the compact network is trained for. Errors are rms degrees on
-the branch nearer to the truth. Half an hour of two cores; finished rows are kept, so a stopped run goes on. Prints the table and writes it as CSV,
-one JSON line last: the compact network's errors.
+the branch nearer to the truth. Half an hour of two cores; finished rows are kept, so a stopped run goes on. Prints the
+table and writes it as CSV, one JSON line last: the compact network's errors.
 """
 
 import argparse
