@@ -5,7 +5,7 @@ import pandas as pd
 LIMITS = (
     "reads perovskites along [110] only",
     "(u, γ) up to a common sign",
-    "tilts that alternate along the beam: their mean, and their size without a sign",
+    "u and γ as if the pattern were uniform along the beam; where the alternation is not zero, it may not be",
     "thermal diffuse scattering, amorphous layers and mosaic are not in its training images",
     "ood need not notice a lens or a material that looks ordinary",
 )

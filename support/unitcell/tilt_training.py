@@ -74,7 +74,7 @@ def member_training(source, conditions, *, windows, batch, learning_rate, bfloat
 
     def loss(outputs, target, rate):
         _, mean, log_variance = outputs
-        return beta_nll(mean.float(), log_variance.float(), target)
+        return beta_nll(mean.float(), log_variance.float(), target, taught(target))
 
     def one_cycle(optimiser):
         return torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps, pct_start=0.2)
@@ -92,10 +92,20 @@ def targets(projection):
     return outputs / torch.tensor(SCALES, device=projection.device)
 
 
-def beta_nll(mean, log_variance, target, beta=0.5):
+def taught(target):
+    """Which targets (B, 4) are taught: not (p, q) where tilts alternate along the beam.
+
+    In projection, tilts about [110] that alternate along the beam look like ones that do not, unless γ tells them
+    apart. So u and γ are read as if the pattern were uniform along the beam, and the alternation says if it may not be.
+    """
+    uniform = (target[:, 3:] == 0).expand(-1, 2)
+    return torch.cat([torch.ones_like(target[:, :1]), uniform, torch.ones_like(target[:, :1])], dim=1)
+
+
+def beta_nll(mean, log_variance, target, weight, beta=0.5):
     """Normal negative log-likelihood, weighted by variance^β so that hard windows still teach (Seitzer 2022)."""
     likelihood = 0.5 * (log_variance + (target - mean) ** 2 * torch.exp(-log_variance))
-    return (likelihood * torch.exp(beta * log_variance).detach()).mean()
+    return (weight * likelihood * torch.exp(beta * log_variance).detach()).sum() / weight.sum()
 
 
 def unseen_windows(stack, conditions, generator, repeats=1):
@@ -120,9 +130,18 @@ def calibrate(ensemble, windows, projection, coverage=0.9):
     _, mean, variance = ensemble.raw(windows)
     centre, spread = estimates(mean.double().numpy(), variance.double().numpy())
     wrong = errors(centre, projection)
-    rank = min(int(np.ceil((len(projection) + 1) * coverage)), len(projection)) - 1
-    ensemble.calibration = {name: float(np.sort(np.abs(wrong[name]) / spread[name])[rank]) for name in COORDINATES}
+    for name in COORDINATES:
+        ratio = np.sort((np.abs(wrong[name]) / spread[name])[judged(name, projection)])
+        rank = min(int(np.ceil((len(ratio) + 1) * coverage)), len(ratio)) - 1
+        ensemble.calibration[name] = float(ratio[rank])
     return ensemble.calibration
+
+
+def judged(name, projection):
+    """Windows on which a coordinate is judged: for all but v and the alternation, where nothing alternates."""
+    projection = np.asarray(projection)
+    uniform = projection[:, 3] == 0 if projection.shape[1] > 3 else np.ones(len(projection), bool)
+    return uniform if name not in ("v", "alternation") and uniform.any() else np.ones(len(projection), bool)
 
 
 def familiarise(ensemble, windows, components=32):
@@ -153,15 +172,19 @@ def _quantiles(values):
 
 
 def score(ensemble, windows, projection):
-    """Root-mean-square error [degrees] and coverage of the 90 % intervals of every coordinate, as a dictionary."""
+    """Root-mean-square error [degrees] and coverage of the 90 % intervals of every coordinate, as a dictionary.
+
+    u, γ, α and β are judged where nothing alternates along the beam, or everywhere if all windows alternate.
+    """
     _, mean, variance = ensemble.raw(windows)
     centre, spread = estimates(mean.double().numpy(), variance.double().numpy())
     wrong = errors(centre, projection)
     result = {}
     for name in COORDINATES:
-        result[f"rms_{name}_deg"] = float(np.sqrt(np.mean(wrong[name] ** 2)))
+        here = judged(name, projection)
+        result[f"rms_{name}_deg"] = float(np.sqrt(np.mean(wrong[name][here] ** 2)))
         inside = np.abs(wrong[name]) <= ensemble.calibration[name] * spread[name]
-        result[f"coverage_{name}"] = float(inside.mean())
+        result[f"coverage_{name}"] = float(inside[here].mean())
     return result
 
 

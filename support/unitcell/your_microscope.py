@@ -45,7 +45,7 @@ class Recipe:
 
     structures: int = 8000
     members: int = 4
-    windows: int = 600_000
+    windows: int = 400_000
     batch: int = 64
     learning_rate: float = 3e-3
     bfloat16: bool = False
