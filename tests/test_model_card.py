@@ -47,14 +47,14 @@ def test_ablations_table_is_that_of_the_benchmark():
 
 def test_leaning_truth_is_made_by_its_command():
     truth = load_dataset(fetch("leaning_truth"), ("abf",))
-    assert truth.sizes["structure"] == 30
+    assert truth.sizes["structure"] == 20
     lean = np.hypot(truth.crystal_tilt_x, truth.crystal_tilt_y)
     assert 2.0 < float(lean.max()) <= 3.0
-    drawn = specimens(6, 3.0, 0)
+    drawn = specimens(4, 3.0, 0)
     assert truth.alpha.values == pytest.approx([one["tilts"][0] for one in drawn])
     again = leaning_image(drawn[0], 0)
     assert again.shape == (len(DEPTH_A), 40, 28)
     assert np.abs(again - truth.abf.values[0]).max() < 2e-3
     found = true_images(truth)
     assert [one.material for one in found] == ["SrTiO3", "CaTiO3", "LaAlO3", "LaMnO3", "EuMnO3"]
-    assert found[0].cells.shape == (6, 3, 40, 28)
+    assert found[0].cells.shape == (4, 3, 40, 28)

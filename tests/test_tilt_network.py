@@ -10,10 +10,13 @@ from unitcell.simulation import simulate_stack, unseen_structures
 from unitcell.surrogate import Surrogate
 from unitcell.tilt_network import TiltEnsemble, TiltNetwork, errors, estimates, load_network
 from unitcell.tilt_training import (
+    beta_nll,
     calibrate,
+    judged,
     member_training,
     score,
     targets,
+    taught,
     train_ensemble,
     train_member,
     unseen_windows,
@@ -227,3 +230,17 @@ def test_a_loss_that_is_no_number_stops_with_its_cause(process):
         training.network.outputs.weight.fill_(torch.inf)
     with pytest.raises(InputError, match=r"lower learning_rate = 0\.002"):
         training.advance()
+
+
+def test_u_and_gamma_are_taught_and_judged_on_uniform_patterns_only():
+    projection = torch.tensor([[1.0, 2.0, 3.0, 0.0], [1.0, 2.0, 3.0, 5.0]])
+    wanted = targets(projection)
+    assert taught(wanted).tolist() == [[1, 1, 1, 1], [1, 0, 0, 1]]
+    mean, log_variance = torch.zeros(2, 4), torch.zeros(2, 4)
+    loss = beta_nll(mean, log_variance, wanted, taught(wanted))
+    wanted[1, 1:3] = 100.0
+    assert beta_nll(mean, log_variance, wanted, taught(wanted)) == loss
+    assert judged("u", projection).tolist() == [True, False]
+    assert judged("v", projection).tolist() == [True, True]
+    assert judged("gamma", projection[1:]).tolist() == [True]
+    assert judged("gamma", projection[:, :3]).tolist() == [True, True]

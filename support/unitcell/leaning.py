@@ -69,7 +69,7 @@ def _lean(specimen):
 def main():
     """`python -m unitcell.leaning`."""
     parser = argparse.ArgumentParser(description="Frozen-phonon images of leaning crystals (minutes; resumes).")
-    parser.add_argument("--count", type=int, default=6, help="of each material")
+    parser.add_argument("--count", type=int, default=4, help="of each material")
     parser.add_argument("--lean-mrad", type=float, default=3.0, help="largest crystal tilt [mrad]")
     parser.add_argument("--seed", type=int, default=0)
     default = project_root() / "support" / "unitcell" / "reference" / "leaning_truth.nc"

@@ -106,7 +106,8 @@ class TiltEnsemble:
         dict of ndarray (n,)
             `v_deg`, `u_deg`, `gamma_deg`, `alpha_deg`, `beta_deg` on the canonical branch (γ ≥ 0), read as if the
             pattern were uniform along the beam; `alternation_deg`, the size of tilts about a and b that alternate
-            along it; each with `_lo` and `_hi`; and `ood`: the share of training-like windows that are more ordinary than this one.
+            along it; each with `_lo` and `_hi`; and `ood`: the share of training-like windows that are more ordinary
+            than this one.
 
         Raises
         ------
