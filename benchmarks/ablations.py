@@ -1,6 +1,6 @@
 """What each choice is worth: networks that differ from the compact one in one thing, trained alike, tested alike.
 
-Each is trained on 30 000 windows and read on abTEM's frozen phonons of SrTiO3 (199 Å, 3e4 e/Å²) twice: "sharp", with
+Each is trained on 15 000 windows and read on abTEM's frozen phonons of SrTiO3 (199 Å, 3e4 e/Å²) twice: "sharp", with
 noise only, and "distorted", with every distortion that the compact network is trained for. Errors are rms degrees on
 the branch nearer to the truth. Ten minutes of two cores; finished rows are kept, so a stopped run goes on. Prints the
 table and writes it as CSV, one JSON line last: the compact network's errors.
@@ -34,7 +34,7 @@ from unitcell.truth_windows import NAMES, SHARP, true_images
 from unitcell.your_microscope import CONDITIONS
 
 BUILD = project_root() / "build" / "ablations"
-STRUCTURES = {"specimens": 4000, "perfect": 800}
+STRUCTURES = {"specimens": 4000, "perfect": 480}
 PERFECT = Specimens(
     materials=(("Sr", "Ti", 3.905),), alternating=0.0, equal=0.0, tilt_deg=11.25, crystal_tilt_mrad=0.0, defocus_A=0.0,
     astigmatism_A=0.0, coma_A=0.0, spherical_A=0.0,
@@ -178,7 +178,7 @@ def read(network, signs, conditions):
 def main():
     """Every row that is not there yet, then the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--windows", type=int, default=30_000)
+    parser.add_argument("--windows", type=int, default=15_000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=project_root() / "support/unitcell/reference/ablations.csv")
