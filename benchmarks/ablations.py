@@ -192,7 +192,8 @@ def main():
         jobs = {name: pool.submit(row, name, given.windows, given.seed) for name in missing}
         for name, job in jobs.items():
             save_json(job.result(), files[name])
-    table = pd.DataFrame([json.loads(file.read_text()) for file in files.values()])
+    columns = ["network", "parameters", "windows_per_s", *(f"{t}_{n}" for t in ("sharp", "distorted") for n in NAMES)]
+    table = pd.DataFrame([json.loads(file.read_text()) for file in files.values()])[columns]
     save_table(table, given.out, decimals=3)
     print(table.to_string(index=False, float_format=lambda value: f"{value:.2f}"))
     print(json.dumps(table.iloc[0].drop("network").to_dict()))

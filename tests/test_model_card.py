@@ -30,14 +30,14 @@ def test_committed_networks_say_what_they_are(name, microscope, material):
     assert "common sign" in card["limits"]
     assert len(card["training images, SHA-256"]) == 64
     for coordinate in ("v", "u", "gamma"):
-        assert network.card["test"][f"coverage_{coordinate}"] == pytest.approx(0.9, abs=0.03)
+        assert network.card["test"][f"coverage_{coordinate}"] == pytest.approx(0.9, abs=0.06)
     assert "limits" in card_table(network).to_html()
     assert json.dumps(network.card)
 
 
 def test_ablations_table_is_that_of_the_benchmark():
     table = load_table(fetch("ablations"), ["network", "sharp_v", "distorted_gamma"]).set_index("network")
-    assert len(table) == 11
+    assert len(table) == 12
     compact = table.loc["compact network"]
     assert compact.parameters == 226_488
     # Signs that the image does not have are answered with zero: u and γ cannot be better than their own spread.

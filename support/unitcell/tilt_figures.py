@@ -104,8 +104,9 @@ def activation_figure(network, window, pixel_A):
     """
     activation = activation_map(network, window)
     figure, axes = plt.subplots(2, 2, figsize=(7.5, 4.4))
+    zoom = len(activation) / len(window)
     draw_image(axes[0, 0], window, pixel_A, title="A  simulated window", bar_A=4)
-    draw_image(axes[0, 1], activation, pixel_A * len(window) / len(activation), title="B  activation", cmap="viridis")
+    draw_image(axes[0, 1], activation, pixel_A / zoom, title="B  activation", bar_A=4, cmap="viridis")
     for ax, image in zip(axes[1], (window.numpy(), activation), strict=True):
         x = np.arange(image.shape[1]) * pixel_A * window.shape[1] / image.shape[1]
         for profile, label, colour in zip(
