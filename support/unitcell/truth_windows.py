@@ -74,7 +74,7 @@ def true_images(truth):
     return found
 
 
-def score_truth(network, truth, doses, conditions=SHARP, seed=0):
+def score_truth(network, truth, doses, conditions=SHARP, *, least_A=0.0, seed=0):
     """Rms errors and coverage of a network by material, thickness and dose.
 
     Parameters
@@ -85,6 +85,8 @@ def score_truth(network, truth, doses, conditions=SHARP, seed=0):
         Electrons per Å².
     conditions : unitcell.training_windows.Conditions
         `SHARP` or `BLURRED`; their dose is not used.
+    least_A : float
+        Thinner images are left out [Å].
     seed : int
 
     Returns
@@ -96,7 +98,7 @@ def score_truth(network, truth, doses, conditions=SHARP, seed=0):
     generator, rows = torch.Generator().manual_seed(seed), []
     for images in truth:
         for index, depth in enumerate(images.depth_A):
-            for dose in doses:
+            for dose in doses if depth >= least_A else ():
                 scores = score(network, *images.windows(index, dose, conditions, generator))
                 rms = {name: scores[f"rms_{name}_deg"] for name in (*NAMES, "alternation")}
                 covered = np.mean([scores[f"coverage_{name}"] for name in NAMES])
