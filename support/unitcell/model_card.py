@@ -42,7 +42,8 @@ def model_card(ensemble):
 def card_table(ensemble):
     """`model_card` as a table for a page."""
     table = pd.DataFrame(model_card(ensemble).items(), columns=["", " "])
-    return table.style.hide(axis="index").hide(axis="columns").set_properties(**{"text-align": "left"})
+    layout = {"text-align": "left", "overflow-wrap": "anywhere"}  # or a checksum would widen the page
+    return table.style.hide(axis="index").hide(axis="columns").set_properties(**layout)
 
 
 def _microscope(card):

@@ -37,9 +37,10 @@ def augmentation_figure(surrogate, recipe, states, seed=0):
     for name, conditions in steps.items():
         generator = torch.Generator().manual_seed(seed)
         shown[name] = paper_windows(surrogate, states[:1], recipe, conditions, generator)[0]
-    figure, axes = plt.subplots(1, len(shown), figsize=(10, 1.7))
+    figure, axes = plt.subplots(2, 4, figsize=(8, 3.4))
     pixel_A = 2 * surrogate.settings["lattice_A"] / recipe.shape[0]
-    for ax, (title, window) in zip(axes, shown.items(), strict=True):
+    axes.flat[-1].set_axis_off()
+    for ax, (title, window) in zip(axes.flat, shown.items(), strict=False):
         draw_image(ax, window, pixel_A, title=title, bar_A=4)
     return figure
 
@@ -159,6 +160,7 @@ def dose_plot(table):
     """
     style = {"x": "dose", "y": ["v", "u", "γ"], "logx": True, "logy": True, "color": list(OKABE_ITO[:3])}
     style |= {"xlabel": "dose [e/Å²]", "ylabel": "rms error [degrees]"}
+    style["xlim"] = (table.dose.min() / 1.5, table.dose.max() * 1.5)
     drawn = table.rename(columns={"gamma": "γ"})
     lines = drawn.hvplot.line(**style, frame_width=420, frame_height=240, grid=True)
     return lines * drawn.hvplot.scatter(**style, size=40)
