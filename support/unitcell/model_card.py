@@ -42,8 +42,9 @@ def model_card(ensemble):
 def card_table(ensemble):
     """`model_card` as a table for a page."""
     table = pd.DataFrame(model_card(ensemble).items(), columns=["", " "])
-    layout = {"text-align": "left", "overflow-wrap": "anywhere"}  # or a checksum would widen the page
-    return table.style.hide(axis="index").hide(axis="columns").set_properties(**layout)
+    styled = table.style.hide(axis="index").hide(axis="columns").set_properties(**{"text-align": "left"})
+    styled = styled.set_properties(subset=[""], **{"white-space": "nowrap", "padding-right": "1em"})
+    return styled.set_properties(subset=[" "], **{"overflow-wrap": "anywhere"})  # or a checksum would widen the page
 
 
 def _microscope(card):
