@@ -97,20 +97,18 @@ def test_tilts_that_alternate_along_the_beam_are_seen_as_their_mean():
     assert seen_tilts((6.0, 4.0, 3.0), "++-") == pytest.approx([0, 0, 3, np.hypot(6, 4)])
 
 
+def plain_images(signs, tilts, k_shift=(0.0, 0.0)):
+    """Training images of SrTiO3 at 150 Å by a perfect microscope."""
+    specimen = {"material": ("Sr", "Ti", 3.905), "signs": signs, "tilts": np.array(tilts), "a_shift": (0.0, 0.0)}
+    return specimen_images(
+        specimen | {"microscope": {}, "k_shift": k_shift, "depths": [150.0]}, PERFECT.as_attributes()
+    )
+
+
 def test_an_alternating_specimen_looks_the_same_on_both_sides_of_its_mirror():
     # β alternates: neighbours in depth have +β and −β, so its sign cannot matter.
-    plain = {
-        "material": ("Sr", "Ti", 3.905),
-        "signs": "-+-",
-        "a_shift": (0.0, 0.0),
-        "microscope": {},
-        "k_shift": (0, 0),
-        "depths": [150.0],
-    }
-    one, other = (
-        specimen_images(plain | {"tilts": np.array([5.0, beta, 2.0])}, PERFECT.as_attributes()) for beta in (6.0, -6.0)
-    )
-    without = specimen_images(plain | {"tilts": np.array([5.0, 0.0, 2.0])}, PERFECT.as_attributes())
+    one, other = (plain_images("-+-", (5.0, beta, 2.0)) for beta in (6.0, -6.0))
+    without = plain_images("-+-", (5.0, 0.0, 2.0))
     assert np.abs(one - other).max() < 0.02
     assert np.abs(one - without).max() > 0.03
 
@@ -126,20 +124,11 @@ def test_registration_leaves_a_cell_whose_b_column_is_lighter_than_its_oxygens()
 
 
 def test_few_k_points_at_random_err_little_and_not_alike():
-    plain = {
-        "material": ("Sr", "Ti", 3.905),
-        "signs": "---",
-        "a_shift": (0.0, 0.0),
-        "microscope": {},
-        "k_shift": (0, 0),
-    }
-    plain["depths"] = [200.0]
-    plain["tilts"] = np.array([6.7, -8.4, -1.7])
-    crystal = tilted_perovskite(*plain["tilts"])
-    fine = annular_images(crystal, PERFECT, [200.0], CELL_SHAPE, cutoff_mrad=50, k_points=(5, 4), excitation_per_A=0)
-    fine = registered(fine).numpy()[0]
+    tilts = (6.7, -8.4, -1.7)
+    options = {"cutoff_mrad": 50, "k_points": (5, 4), "excitation_per_A": 0}
+    fine = registered(annular_images(tilted_perovskite(*tilts), PERFECT, [150.0], CELL_SHAPE, **options)).numpy()[0]
     shifts = np.random.default_rng(0).random((8, 2))
-    wrong = [specimen_images(plain | {"k_shift": shift}, PERFECT.as_attributes())[0] - fine for shift in shifts]
+    wrong = [plain_images("---", tilts, shift)[0] - fine for shift in shifts]
     each = np.sqrt(np.mean(np.square(wrong), axis=(1, 2))) / fine.std()
     assert each.max() < 0.08
     assert np.sqrt(np.mean(np.mean(wrong, axis=0) ** 2)) / fine.std() < 0.6 * each.mean()

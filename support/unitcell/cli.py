@@ -94,14 +94,12 @@ def simulate(out, configurations, step_deg, scheduler, device, seed):
 def train(out, file, fine_tune, structures, members, windows, bfloat16, seed, scheduler):
     """Simulate, train and calibrate the tilt network of a microscope into OUT (.safetensors); resumes."""
     from unitcell.scattering import Microscope
-    from unitcell.your_microscope import Recipe, load_microscope_file, train_for
+    from unitcell.your_microscope import FINE_TUNED, Recipe, load_microscope_file, train_for
 
     microscope, specimens = load_microscope_file(file) if file else (Microscope(), None)
-    share = 8 if fine_tune else 1
-    recipe = Recipe(
-        structures or Recipe.structures // share, members, windows or Recipe.windows // share,
-        learning_rate=Recipe.learning_rate / (3 if fine_tune else 1), bfloat16=bfloat16, fine_tune=fine_tune, seed=seed,
-    )  # fmt: skip
+    given = {"structures": structures, "windows": windows, "members": members, "bfloat16": bfloat16, "seed": seed}
+    chosen = {key: value for key, value in given.items() if value is not None}
+    recipe = Recipe(**(FINE_TUNED if fine_tune else {}) | chosen)
     folder = out.with_suffix(".training")
     ensemble = train_for(microscope, specimens, recipe, folder=folder, scheduler=scheduler)
     ensemble.card["command"] = " ".join(["unitcell", *sys.argv[1:]])

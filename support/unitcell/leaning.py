@@ -10,15 +10,13 @@ import xarray as xr
 
 from unitcell.artefacts import save_dataset
 from unitcell.campaign import run_structures
-from unitcell.crystals import tilted_perovskite
 from unitcell.project import project_root
 from unitcell.scattering import Microscope, Vibrations, frozen_phonon_images
 from unitcell.simulation import CELL_SHAPE
-from unitcell.training_library import MATERIALS, Specimens
+from unitcell.training_library import MATERIALS, STEP, Specimens, specimen_crystal
 
 DEPTH_A = (100.0, 200.0, 300.0)
 CONFIGURATIONS = 5
-STEP = 1 / 65535
 
 
 def specimens(count, lean_mrad, seed):
@@ -32,14 +30,8 @@ def specimens(count, lean_mrad, seed):
 
 def leaning_image(specimen, seed):
     """Mean image of one specimen at `DEPTH_A`: ndarray (T, rows, columns)."""
-    a_site, b_site, lattice_A = specimen["material"]
-    crystal = tilted_perovskite(
-        *specimen["tilts"], specimen["signs"], a_site, b_site, lattice_A, a_shift=tuple(specimen["a_shift"])
-    )
-    vibrations = Vibrations(seed=seed)
-    images = frozen_phonon_images(
-        crystal, Microscope(**_lean(specimen)), DEPTH_A, CELL_SHAPE, CONFIGURATIONS, vibrations
-    )
+    crystal, microscope = specimen_crystal(specimen), Microscope(**_lean(specimen))
+    images = frozen_phonon_images(crystal, microscope, DEPTH_A, CELL_SHAPE, CONFIGURATIONS, Vibrations(seed=seed))
     return images.mean(dim=0).numpy()
 
 

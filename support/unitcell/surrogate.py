@@ -33,11 +33,12 @@ from unitcell.artefacts import plain_attributes
 from unitcell.errors import InputError
 from unitcell.tilts import to_projection
 
+# r → κ(r); `exp` is that of the library that r belongs to.
 KERNELS = {
-    "matern12": lambda r: torch.exp(-r),
-    "matern32": lambda r: (1 + math.sqrt(3) * r) * torch.exp(-math.sqrt(3) * r),
-    "matern52": lambda r: (1 + math.sqrt(5) * r + 5 / 3 * r**2) * torch.exp(-math.sqrt(5) * r),
-    "rbf": lambda r: torch.exp(-(r**2) / 2),
+    "matern12": lambda r, exp=torch.exp: exp(-r),
+    "matern32": lambda r, exp=torch.exp: (1 + math.sqrt(3) * r) * exp(-math.sqrt(3) * r),
+    "matern52": lambda r, exp=torch.exp: (1 + math.sqrt(5) * r + 5 / 3 * r**2) * exp(-math.sqrt(5) * r),
+    "rbf": lambda r, exp=torch.exp: exp(-(r**2) / 2),
 }
 TRUNCATION = 5e-5  # rms of what principal components leave out, in fractions of the incident electrons
 # Added to the diagonal: far below the 1e-7 that the images are accurate to, far above rounding.

@@ -114,7 +114,8 @@ class TiltEnsemble:
         InputError
             Wrong shape, NaN, bright columns or no windows.
         """
-        hidden, mean, variance = self.raw(_checked(windows))
+        windows = _checked(windows)
+        hidden, mean, variance = self.raw(windows)
         centre, spread = estimates(mean.double().numpy(), variance.double().numpy())
         table = {}
         for name in COORDINATES:
@@ -123,7 +124,7 @@ class TiltEnsemble:
             least = 0.0 if name in ("gamma", "alternation") else -np.inf
             low = np.maximum(centre[name] - reach, least)
             table |= {f"{name}_deg": centre[name], f"{name}_deg_lo": low, f"{name}_deg_hi": centre[name] + reach}
-        return table | {"ood": self.unfamiliarity(standardise(_checked(windows)), hidden)}
+        return table | {"ood": self.unfamiliarity(standardise(windows), hidden)}
 
     def unfamiliarity(self, windows, hidden):
         """Share of training-like windows that are more ordinary than these standardised windows: (n,) in [0, 1]."""

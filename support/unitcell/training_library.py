@@ -208,12 +208,15 @@ def simulate_chunk(seed, count, settings):
     return np.round(np.clip(images, 0, 1) / STEP).astype(np.uint16)
 
 
+def specimen_crystal(specimen):
+    """The crystal of one of `Specimens.draw`'s dictionaries: ase.Atoms, see `unitcell.crystals.tilted_perovskite`."""
+    a_site, b_site, lattice_A = specimen["material"]
+    shift = tuple(specimen["a_shift"])
+    return tilted_perovskite(*specimen["tilts"], specimen["signs"], a_site, b_site, lattice_A, a_shift=shift)
+
+
 def specimen_images(specimen, microscope):
     """Registered images of one specimen at its depths, float (T, rows, columns)."""
-    a_site, b_site, lattice_A = specimen["material"]
-    crystal = tilted_perovskite(
-        *specimen["tilts"], specimen["signs"], a_site, b_site, lattice_A, a_shift=specimen["a_shift"]
-    )
     scope = Microscope(**microscope | specimen["microscope"])
     wide = beam_periods(specimen["signs"])  # its projection repeats twice in such a cell
     options = {"cutoff_mrad": max(50.0, 1.2 * scope.outer_mrad), "excitation_per_A": 0.0}
@@ -222,7 +225,7 @@ def specimen_images(specimen, microscope):
     options |= {"k_points": (points + 0.5) % 1 - 0.5}
     shape = CELL_SHAPE[0], wide * CELL_SHAPE[1]
     return registered(
-        annular_images(crystal, scope, specimen["depths"], shape, **options)[..., : CELL_SHAPE[1]]
+        annular_images(specimen_crystal(specimen), scope, specimen["depths"], shape, **options)[..., : CELL_SHAPE[1]]
     ).numpy()
 
 

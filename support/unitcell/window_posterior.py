@@ -10,13 +10,7 @@ import pymc as pm
 import pytensor.tensor as pt
 
 from unitcell.errors import InputError
-
-KERNELS = {
-    "matern12": lambda r: pt.exp(-r),
-    "matern32": lambda r: (1 + np.sqrt(3) * r) * pt.exp(-np.sqrt(3) * r),
-    "matern52": lambda r: (1 + np.sqrt(5) * r + 5 / 3 * r**2) * pt.exp(-np.sqrt(5) * r),
-    "rbf": lambda r: pt.exp(-(r**2) / 2),
-}
+from unitcell.surrogate import KERNELS
 
 
 def expected_image(surrogate, tilts, thickness):
@@ -38,8 +32,8 @@ def expected_image(surrogate, tilts, thickness):
         for name in ("tilts", "thicknesses", "tilt_lengths", "thickness_length", "scores", "basis", "mean")
     )
     kernel, (across, along) = KERNELS[surrogate.kernel], (reader.cpu().numpy() for reader in surrogate.readers)
-    near = pt.dot(kernel(pt.sqrt((((tilts - known) / lengths) ** 2).sum(axis=1) + 1e-20)), across)
-    deep = pt.dot(kernel(pt.sqrt(((thickness - depths) / depth_length) ** 2 + 1e-20)), along)
+    near = pt.dot(kernel(pt.sqrt((((tilts - known) / lengths) ** 2).sum(axis=1) + 1e-20), pt.exp), across)
+    deep = pt.dot(kernel(pt.sqrt(((thickness - depths) / depth_length) ** 2 + 1e-20), pt.exp), along)
     joint = (near[:, None] * deep[None, :]).flatten()
     return pt.dot(pt.dot(joint, scores), basis) + mean.flatten()
 

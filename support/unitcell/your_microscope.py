@@ -21,6 +21,8 @@ from unitcell.training_windows import Conditions, draw_windows
 
 # Cells are simulated with their tilts and aberrations: no stand-ins for those.
 CONDITIONS = Conditions(source_A=(0.0, 0.5), tail=0.0, mistilt_shift_A=0.0)
+# What differs from `Recipe` when it starts from the committed ensemble.
+FINE_TUNED = {"structures": 1000, "windows": 50_000, "learning_rate": 1e-3, "fine_tune": True}
 ORDINARY = 4000  # windows that teach what is familiar
 
 
