@@ -74,7 +74,7 @@ def bound_ratio(network, dose, seed=0):
     """Median of rms error over Cramér–Rao bound, over random tilted states of SrTiO3 at 200 Å and v, u, γ."""
     generator = np.random.default_rng(seed)
     states = generator.uniform(3, 9, (STATES, 3)) * generator.choice((-1, 1), (STATES, 3))
-    bounds = bounds_table(states, [200.0], dose, Microscope(), k_points=fibonacci_points(5))
+    bounds = bounds_table(states, [200.0], dose, Microscope())
     ratios = [
         spread(network, state, dose, number) / row[list(NAMES)].to_numpy(float)
         for number, (state, (_, row)) in enumerate(zip(states, bounds.iterrows(), strict=True))

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from unitcell.crystals import tilted_perovskite
 from unitcell.errors import InputError
 from unitcell.scattering import annular_images
+from unitcell.scattering.beams import fibonacci_points
 from unitcell.simulation import CELL_SHAPE
 from unitcell.tilts import to_pseudocubic
 
@@ -45,7 +46,7 @@ def image_and_slopes(projection, thicknesses_A, microscope, parameters=tuple(STE
     crystal : dict, optional
         Keywords of `tilted_perovskite`.
     **options
-        Of `annular_images`.
+        Of `annular_images`; five k-points of a rank-1 lattice unless given.
 
     Returns
     -------
@@ -55,7 +56,7 @@ def image_and_slopes(projection, thicknesses_A, microscope, parameters=tuple(STE
     unknown = [name for name in parameters if name not in STEPS]
     if unknown:
         raise InputError(f"{', '.join(unknown)} is no parameter of an image: give some of {', '.join(STEPS)}.")
-    options = {"k_points": (2, 2), "cutoff_mrad": 60.0, "fold": False} | options
+    options = {"k_points": fibonacci_points(5), "cutoff_mrad": 60.0, "fold": False} | options
 
     depths = np.asarray(thicknesses_A, dtype=float)
 

@@ -43,7 +43,7 @@ class PaperRecipe:
     filters, hidden, shape, pooling
         Of `PaperNetwork`.
     images : int
-        Training images of an epoch; the paper's 656 100 are nine tenths of the grid.
+        Training images of an epoch, drawn with replacement; the paper's 656 100 are nine tenths of the grid.
     epochs : int
     batch : int
     learning_rate : float
@@ -149,7 +149,7 @@ def paper_training(surrogate, recipe, conditions=AUGMENTATION):
     -------
     unitcell.training_loop.Training
         Its history has `rms_alpha_deg`, … of the signed answers, `folded_…` on the nearer branch, and `correlation`
-        of the absolute errors of α and β.
+        of the errors of α and β.
     """
     torch.manual_seed(recipe.seed)
     device = surrogate.device
