@@ -24,7 +24,7 @@ def test_committed_networks_say_what_they_are(name, microscope, material):
     card = model_card(network)
     assert card["microscope"] == microscope
     assert card["materials"].startswith(material)
-    assert card["networks"].startswith("4 of 226,488 parameters")
+    assert card["networks"].startswith("4 of 1,505,672 parameters")
     assert card["command"].startswith("unitcell train ")
     assert "seed 0" in card["recipe"]
     assert "common sign" in card["limits"]
@@ -39,7 +39,7 @@ def test_ablations_table_is_that_of_the_benchmark():
     table = load_table(fetch("ablations"), ["network", "sharp_v", "distorted_gamma"]).set_index("network")
     assert len(table) == 12
     compact = table.loc["compact network"]
-    assert compact.parameters == 226_488
+    assert compact.parameters == 1_505_672
     # Signs that the image does not have are answered with zero: u and γ cannot be better than their own spread.
     assert table.loc["regresses signs", "sharp_gamma"] > 2 * compact.sharp_gamma
     assert compact.distorted_v < table.loc["without source size", "distorted_v"]

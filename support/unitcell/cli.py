@@ -87,8 +87,8 @@ def simulate(out, configurations, step_deg, scheduler, device, seed):
 @click.option("--fine-tune", is_flag=True, help="Start from the committed networks: an eighth of the work by default.")
 @click.option("--structures", type=int, help="Simulated for training  [8000; to fine-tune: 1000].")
 @click.option("--members", default=4, show_default=True, help="Networks in the ensemble.")
-@click.option("--windows", type=int, help="Each of them is trained on  [400000; to fine-tune: 50000].")
-@click.option("--bfloat16", is_flag=True, help="Convolve in bfloat16: faster on processors that have it.")
+@click.option("--windows", type=int, help="Each of them is trained on  [4000000; to fine-tune: 500000].")
+@click.option("--bfloat16", is_flag=True, help="Multiply in bfloat16: faster on processors that have it.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--scheduler", help="Address of a Dask scheduler that shares out the simulations.")
 def train(out, file, fine_tune, structures, members, windows, bfloat16, seed, scheduler):

@@ -11,10 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from unitcell.tilt_network import POOLING
-
 PAPER_SHAPE = (60, 80)  # pixels of the authors' crops, 2a × 2√2a
 KERNEL = 4
+POOLING = {"average": nn.AvgPool2d, "max": nn.MaxPool2d}
 
 
 class PaperNetwork(nn.Module):

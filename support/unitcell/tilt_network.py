@@ -20,9 +20,7 @@ from unitcell.errors import InputError
 from unitcell.tilts import canonical, halved, length_of_doubled, to_pseudocubic
 from unitcell.training_windows import WINDOW_SHAPE, standardise
 
-ARCHITECTURE = "tilt-network-10conv-8out"
-WIDTHS = (16, 24, 32, 48, 64)
-POOLING = {"average": nn.AvgPool2d, "max": nn.MaxPool2d}
+ARCHITECTURE = "tilt-network-connected-8out"
 # The network's outputs are of order one: all four in units of 5°.
 SCALES = (5.0, 5.0, 5.0, 5.0)
 A_PLACES = ([10, 30], [0, 14, 28, 42])  # rows and columns of a window at which A columns stand
@@ -31,32 +29,53 @@ COORDINATES = ("v", "u", "gamma", "alpha", "beta", "alternation")
 
 
 class TiltNetwork(nn.Module):
-    """Ten 3×3 convolutions in five pairs, average pooling between, a tanh layer, eight outputs.
+    """A fully connected network with shortcuts (He et al. 2016), a tanh layer, eight outputs.
 
-    Batch normalisation stands before each ReLU, pooling is by averages and the fully connected layer
+    Convolutions look for the same thing everywhere. But windows are registered: a pixel always shows the same place of
+    the cell, give or take what registration leaves over, and a weight of its own for each says more for less work (a
+    seventh of that of ten 3 × 3 convolutions). Batch normalisation stands before each ReLU and the last hidden layer
     ends in tanh, as in Laanait 2019; the outputs are mean and log-variance of (v, p, q) and of the alternation,
-    softened. `pooling` is "average" or "max".
+    softened.
+
+    Parameters
+    ----------
+    width : int
+        Of the layers between which shortcuts run.
+    inner : int
+        Of the layer within each shortcut.
+    blocks : int
+        Number of shortcuts.
+    hidden : int
+        Units of the tanh layer.
     """
 
-    def __init__(self, widths=WIDTHS, hidden=128, pooling="average"):
+    def __init__(self, width=384, inner=256, blocks=3, hidden=128):
         super().__init__()
-        layers, previous = [], 1
-        for stage, width in enumerate(widths):
-            if stage:
-                layers.append(POOLING[pooling](2, ceil_mode=True))
-            for _ in range(2):
-                layers += [nn.Conv2d(previous, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
-                previous = width
-        self.features = nn.Sequential(*layers)  # (B, 1, 40, 56) → (B, 64, 3, 4)
-        shape = [math.ceil(n / 2 ** (len(widths) - 1)) for n in WINDOW_SHAPE]
-        self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(previous * math.prod(shape), hidden), nn.Tanh())
+        first = nn.Linear(math.prod(WINDOW_SHAPE), width)
+        self.features = nn.Sequential(
+            nn.Flatten(), first, *[_Shortcut(width, inner) for _ in range(blocks)], nn.BatchNorm1d(width), nn.ReLU()
+        )
+        self.hidden = nn.Sequential(nn.Linear(width, hidden), nn.Tanh())
         self.outputs = nn.Linear(hidden, 8)
 
     def forward(self, windows):
         """Standardised windows (B, 40, 56) → features (B, hidden), mean (B, 4), log-variance (B, 4), both scaled."""
-        hidden = self.hidden(self.features(windows[:, None]))
+        hidden = self.hidden(self.features(windows))
         mean, log_variance = self.outputs(hidden).chunk(2, dim=1)
         return hidden, mean, log_variance.clamp(-12, 6)
+
+
+class _Shortcut(nn.Module):
+    """x + what two layers make of it, the first normalised."""
+
+    def __init__(self, width, inner):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, inner), nn.ReLU(), nn.Linear(inner, width)
+        )
+
+    def forward(self, x):
+        return x + self.body(x)
 
 
 class TiltEnsemble:
@@ -134,8 +153,12 @@ class TiltEnsemble:
         return ranks(rank, self.familiarity["oddity_quantiles"]).numpy()
 
     def save(self, path):
-        """Write weights, calibration and card as safetensors."""
-        tensors = {f"member{i}.{k}": v for i, member in enumerate(self.members) for k, v in member.state_dict().items()}
+        """Write weights (of eleven significant bits), calibration and card as safetensors."""
+        tensors = {
+            f"member{i}.{name}": value.half() if value.is_floating_point() else value
+            for i, member in enumerate(self.members)
+            for name, value in member.state_dict().items()
+        }
         tensors |= {f"familiarity.{key}": value for key, value in (self.familiarity or {}).items()}
         save_weights(
             tensors, path, f"{ARCHITECTURE}-{len(self.members)}", self.card | {"calibration": self.calibration}

@@ -20,7 +20,7 @@ from unitcell.training_windows import draw_windows, record, standardise
 
 
 def train_member(
-    source, conditions, *, windows, batch=64, learning_rate=2e-3, bfloat16=False, seed=0, network=None,
+    source, conditions, *, windows, batch=128, learning_rate=2e-3, bfloat16=False, seed=0, network=None,
     checkpoint=None, every=500, progress=True,
 ):  # fmt: skip
     """Train one network on windows drawn as it goes; none is seen twice.
@@ -29,13 +29,14 @@ def train_member(
     ----------
     source : unitcell.surrogate.Surrogate or unitcell.training_library.SimulatedCells
     conditions : unitcell.training_windows.Conditions
+        Approached from easier ones, see `Conditions.eased`.
     windows : int
         Number of windows to train on.
     batch : int
     learning_rate : float
         Peak of a one-cycle schedule for Adam.
     bfloat16 : bool
-        Convolve in bfloat16: twice as fast on processors that have it, slower on others.
+        Multiply in bfloat16: twice as fast on processors that have it, slower on others.
     seed : int
     network : torch.nn.Module, optional
         To go on from, or of another architecture with the same outputs; a new `TiltNetwork` by default.
@@ -69,7 +70,7 @@ def member_training(source, conditions, *, windows, batch, learning_rate, bfloat
     steps = max(windows // batch, 2)
 
     def draw(step, generator):
-        images, projection, _ = draw_windows(source, batch, conditions, generator)
+        images, projection, _ = draw_windows(source, batch, conditions.eased(step / steps), generator)
         return images, wanted(projection)
 
     def loss(outputs, target, rate):

@@ -47,7 +47,8 @@ class Specimens:
     a_shift : float
         Largest antipolar A displacement where the pattern has one '+' and all angles tilt [lattice parameters].
     crystal_tilt_mrad : float
-        Largest tilt of the zone axis, uniform in a disc [mrad].
+        Largest tilt of the zone axis, its size and direction uniform [mrad]. (Uniform in a disc, upright crystals
+        would be rare, and read as if they leant.)
     defocus_A, astigmatism_A, coma_A, spherical_A : float
         Standard deviations of the aberrations [Å].
     thickness_A : (float, float)
@@ -84,7 +85,7 @@ class Specimens:
             tilts[1] = tilts[0] * generator.choice((-1, 1))
         tilts = tilts * (generator.random(3) >= self.untilted)
         shifted = signs.count("+") == 1 and tilts.all() and generator.random() < 0.7
-        size, angle = self.crystal_tilt_mrad * np.sqrt(generator.random()), generator.uniform(0, 2 * np.pi)
+        size, angle = self.crystal_tilt_mrad * generator.random(), generator.uniform(0, 2 * np.pi)
         lens = {
             "defocus_A": self.defocus_A * generator.normal(),
             "astigmatism_A": self.astigmatism_A * abs(generator.normal()),

@@ -1,7 +1,7 @@
 """Windows to train on: the surrogate's images, seen as a microscope and a lattice registration would show them."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -74,6 +74,19 @@ class Conditions:
         if not 0 < self.dose[0] <= self.dose[1]:
             raise InputError(f"dose = {self.dose} e/Å² is no range: give two positive numbers, the smaller first.")
 
+    def eased(self, progress):
+        """Conditions to train under after a share `progress` of all windows: bright and sharp at first.
+
+        What noise and blur hide, a network cannot learn, and their windows would drown the others' gradients. From the
+        start to four fifths of the way, the least dose falls from three fifths up its logarithmic range, and the
+        largest source grows from three fifths.
+        """
+        ease = max(0.0, 1 - progress / 0.8)
+        least, most = self.dose
+        sharp, blurred = self.source_A
+        dose = (least * (most / least) ** (0.6 * ease), most)
+        return replace(self, dose=dose, source_A=(sharp, blurred - 0.4 * ease * (blurred - sharp)))
+
     def as_dict(self):
         """The ranges as JSON types, for the model card."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
@@ -119,7 +132,8 @@ def record(cells, lattice_A, conditions, generator, shape=WINDOW_SHAPE):
     """Turn images of one cell (count, rows, columns) into noisy, standardised windows (count, *shape)."""
     uniform = _Uniform(generator, cells)
     count = len(cells)
-    fine = refine(cells, _sources(count, conditions, uniform), lattice_A, _tails(count, conditions, uniform))
+    tails = _tails(count, conditions, uniform) if conditions.tail else None
+    fine = refine(cells, _sources(count, conditions, uniform), lattice_A, tails)
     position = _positions(count, lattice_A, conditions, uniform, shape)
     ideal = sample_periodic(fine, position, (2 * lattice_A, math.sqrt(2) * lattice_A))
     low, high = (math.log(x) for x in conditions.dose)

@@ -19,10 +19,14 @@ from unitcell.tilt_training import calibrate, familiarise, score, train_member
 from unitcell.training_library import Specimens, simulate_cells
 from unitcell.training_windows import Conditions, draw_windows
 
-# Cells are simulated with their tilts and aberrations: no stand-ins for those.
-CONDITIONS = Conditions(source_A=(0.0, 0.5), tail=0.0, mistilt_shift_A=0.0)
+# Cells are simulated with their tilts and aberrations: no stand-ins for those. Windows are registered before they are
+# read: of scale, shear, rotation and offset some is left, but less than images have.
+CONDITIONS = Conditions(
+    source_A=(0.0, 0.5), tail=0.0, mistilt_shift_A=0.0, magnification=0.02, shear=0.015, rotation_deg=1.0,
+    offset_A=0.06,
+)  # fmt: skip
 # What differs from `Recipe` when it starts from the committed ensemble.
-FINE_TUNED = {"structures": 1000, "windows": 50_000, "learning_rate": 1e-3, "fine_tune": True}
+FINE_TUNED = {"structures": 1000, "windows": 500_000, "learning_rate": 1e-3, "fine_tune": True}
 ORDINARY = 4000  # windows that teach what is familiar
 
 
@@ -39,7 +43,7 @@ class Recipe:
     learning_rate : float
         Peak of the one-cycle schedule.
     bfloat16 : bool
-        Convolve in bfloat16, faster on processors that have it.
+        Multiply in bfloat16, faster on processors that have it.
     fine_tune : bool
         Start from the committed ensemble, of another microscope: fewer structures and windows do.
     seed : int
@@ -47,9 +51,9 @@ class Recipe:
 
     structures: int = 8000
     members: int = 4
-    windows: int = 400_000
-    batch: int = 64
-    learning_rate: float = 3e-3
+    windows: int = 4_000_000
+    batch: int = 128
+    learning_rate: float = 2e-3
     bfloat16: bool = False
     fine_tune: bool = False
     seed: int = 0
