@@ -55,7 +55,7 @@ def test_specimens_keep_their_ranges_and_seeds():
     assert np.mean(np.abs(tilts[:, 0]) == np.abs(tilts[:, 1])) == pytest.approx(0.3 * 0.64 + 0.04, abs=0.08)
     assert np.mean(["+" in s["signs"][:2] for s in drawn]) == pytest.approx(0.25, abs=0.08)
     assert np.hypot(*tilt.T).max() <= 5
-    assert np.hypot(*tilt.T).mean() == pytest.approx(5 * 2 / 3, abs=0.2)  # uniform in a disc
+    assert np.hypot(*tilt.T).mean() == pytest.approx(2.5, abs=0.2)  # even sizes
     assert np.mean([s["material"][0] == "Sr" and s["material"][1] == "Ti" for s in drawn]) == pytest.approx(
         0.4, abs=0.1
     )
