@@ -33,7 +33,7 @@ class TiltNetwork(nn.Module):
 
     Convolutions look for the same thing everywhere. But windows are registered: a pixel always shows the same place of
     the cell, give or take what registration leaves over, and a weight of its own for each says more for less work (a
-    seventh of that of ten 3 × 3 convolutions). Batch normalisation stands before each ReLU and the last hidden layer
+    tenth of that of ten 3 × 3 convolutions). Batch normalisation stands before each ReLU and the last hidden layer
     ends in tanh, as in Laanait 2019; the outputs are mean and log-variance of (v, p, q) and of the alternation,
     softened.
 
