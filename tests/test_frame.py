@@ -97,10 +97,11 @@ def test_a_parameter_of_07_reruns_07_and_08_only(tiny):
 def test_a_failing_cell_is_shown_in_three_lines(tiny, trouble, words, status):
     result = unitcell(tiny, "chapter", "08_gmm_cvae", "-p", "trouble", trouble, "--out", str(tiny / "mine"))
     assert result.returncode == status
-    # A kernel that ends under load sometimes leaves a line of libzmq's own on the screen.
-    lines = [line for line in result.stderr.splitlines() if "signaler.cpp" not in line]
-    assert len(lines) == 3
-    assert lines[0] == "[08_gmm_cvae] failed in cell 3/4: from unitcell.errors import InputError"
+    assert "Traceback" not in result.stderr
+    # A kernel that ends under load may leave a line of libzmq's own on the screen, before or after these.
+    lines = result.stderr.splitlines()
+    assert len([line for line in lines if line.startswith(("[08", "    "))]) == 3
+    lines = lines[lines.index("[08_gmm_cvae] failed in cell 3/4: from unitcell.errors import InputError") :]
     assert lines[1].strip() == words
     assert (tiny / "mine" / "failed.ipynb").is_file()
     assert not (tiny / "mine" / "classes.csv").exists()

@@ -62,6 +62,7 @@ def run_chapter(chapter, parameters, folder):
             papermill.execute_notebook(
                 source, running, parameters | {"output_dir": str(folder)}, progress_bar=False, on_cell_start=progress,
                 config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
+                extra_arguments=["--IPKernelApp.log_level=50"],  # being told to stop is no news for the screen
             )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         running.replace(failed)
