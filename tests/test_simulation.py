@@ -5,10 +5,11 @@ import sys
 import numpy as np
 import pytest
 import xarray as xr
-from click.testing import CliRunner
+from typer.testing import CliRunner
 from unitcell import campaign, cli, simulation
 from unitcell.artefacts import load_dataset
 from unitcell.campaign import run_structures
+from unitcell.commands import training
 from unitcell.crystals import tilted_perovskite
 from unitcell.errors import InputError
 from unitcell.scattering import Microscope, annular_images
@@ -121,12 +122,12 @@ def test_patterns_that_alternate_along_the_beam_are_refused():
 
 
 def test_command_line_writes_a_packed_library(tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(training, "project_root", lambda: tmp_path)
     monkeypatch.setattr(simulation, "simulate_stack", lambda tilts, depths, *_, **__: stack_of(tilts[:2]))
-    done = CliRunner().invoke(cli.commands, ["simulate", str(tmp_path / "stack.nc"), "--step", "10"])
+    done = CliRunner().invoke(cli.application(), ["simulate", str(tmp_path / "stack.nc"), "--step", "10"])
     assert done.exit_code == 0, done.output
     kept, exact = load_dataset(tmp_path / "stack.nc"), stack_of(tilt_grid(10.0)[:2])
-    assert kept.abf.values == pytest.approx(exact.abf.values, abs=cli.LIBRARY_STEP)
+    assert kept.abf.values == pytest.approx(exact.abf.values, abs=training.LIBRARY_STEP)
     with xr.open_dataset(tmp_path / "stack.nc", mask_and_scale=False) as packed:
         assert packed.abf.dtype == np.uint16
 

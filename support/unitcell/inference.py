@@ -3,11 +3,12 @@
 import numpy as np
 import pandas as pd
 from scipy import ndimage
+from tqdm.auto import tqdm
 
 from unitcell.crystals import tilted_perovskite
 from unitcell.errors import InputError
 from unitcell.images import StemImage
-from unitcell.lattice import extract_windows, register
+from unitcell.lattice import iter_windows, register
 from unitcell.scattering import Microscope, annular_images
 
 TILTS = ("v", "u", "gamma", "alpha", "beta", "alternation")
@@ -24,7 +25,7 @@ MEANING = {
 }
 
 
-def infer_tilts(image, network, lattice_A=None, seed=0):
+def infer_tilts(image, network, lattice_A=None, seed=0, *, lattice=None, progress=False):
     """Octahedral tilts at every B column of an ABF image.
 
     Parameters
@@ -36,6 +37,10 @@ def infer_tilts(image, network, lattice_A=None, seed=0):
         Expected pseudo-cubic lattice parameter [Å]; by default that of the network's crystal.
     seed : int
         Passed to the network.
+    lattice : unitcell.lattice.Lattice, optional
+        Registered in this image before; by default it is registered here.
+    progress : bool
+        Show how many windows are read.
 
     Returns
     -------
@@ -52,19 +57,26 @@ def infer_tilts(image, network, lattice_A=None, seed=0):
         whole window in the image.
     """
     disagreements(image, network.card)
-    lattice = register(image, lattice_A or network.card["lattice_A"])
-    windows = extract_windows(image, lattice)
-    whole = np.isfinite(windows).all((1, 2))
-    if not whole.any():
+    lattice = lattice or register(image, lattice_A or network.card["lattice_A"])
+    table = lattice.b_columns[["row", "col", "x_px", "y_px"]].copy()
+    for name in COLUMNS[4:]:
+        table[name] = np.nan
+    first = 0
+    with tqdm(total=len(table), desc="windows", disable=not progress) as bar:
+        for windows in iter_windows(image, lattice):
+            whole = np.isfinite(windows).all((1, 2))
+            rows = table.index[first : first + len(windows)][whole]
+            if len(rows):
+                predicted = network.predict(windows[whole], seed=seed)
+                for name in COLUMNS[4:]:
+                    table.loc[rows, name] = np.asarray(predicted[name], float)
+            first += len(windows)
+            bar.update(len(windows))
+    if table.v_deg.isna().all():
         raise InputError(
             f"{image.name} has no B column with its 4 × 2 cells of surroundings inside the image: "
             "give a larger field of view."
         )
-    predicted = network.predict(windows[whole], seed=seed)
-    table = lattice.b_columns[["row", "col", "x_px", "y_px"]].copy()
-    for name in COLUMNS[4:]:
-        table[name] = np.nan
-        table.loc[whole, name] = np.asarray(predicted[name], float)
     return table
 
 

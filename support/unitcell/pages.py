@@ -37,7 +37,7 @@ def recipe():
 def scripts():
     """Paths of the JavaScript files that the pages need, in the order in which they load."""
     bokeh = Path(str(files("bokeh"))) / "server" / "static" / "js"
-    panel = _panel() / "panel.min.js"
+    panel = panel_folder() / "panel.min.js"
     mathjax = Path(distribution("sphinx-mathjax-offline").locate_file(MATHJAX))
     return [*(bokeh / name for name in BOKEH), panel, mathjax]
 
@@ -93,7 +93,7 @@ def stage(profile, folder):
         shutil.copy2(script, extra)
 
 
-def _panel():
+def panel_folder():
     """Folder of the files that the installed Panel serves."""
     return Path(str(files("panel"))) / "dist"
 
@@ -103,5 +103,5 @@ def _local(notebook, folder):
     for name in set(PANEL_THERE.findall(notebook)):
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(_panel() / name, target)
+        shutil.copy2(panel_folder() / name, target)
     return PANEL_THERE.sub(rf"{PANEL_HERE.relative_to('_extra')}/\1", notebook)

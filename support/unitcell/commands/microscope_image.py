@@ -1,0 +1,86 @@
+"""`unitcell tilts` and `unitcell report`: from somebody's image to its tilts, or to four chapters about it."""
+
+import ast
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ImagePath = Annotated[Path, typer.Argument(help="ABF image: dm3, dm4, emd, hspy, zspy, tif, mrc, ser, png or npy.")]
+PixelSize = Annotated[
+    float | None, typer.Option("--pixel-size-A", help="Å per pixel, where the file does not say or is wrong.")
+]
+Frame = Annotated[str | None, typer.Option(help="Of a series: its number from 0, or 'mean' for all, registered.")]
+Invert = Annotated[bool, typer.Option("--invert", help="Turn a dark-field image's contrast round, with a warning.")]
+LatticeParameter = Annotated[
+    float | None, typer.Option("--lattice-A", help="Expected pseudo-cubic lattice parameter [Å].")
+]
+Weights = Annotated[Path | None, typer.Option(help="tilt_network.safetensors of your microscope [the book's].")]
+Seed = Annotated[int, typer.Option()]
+
+
+def add_to(app):
+    """Add the commands of this module to a typer application."""
+    for command in (tilts, report):
+        app.command()(command)
+
+
+def tilts(
+    image: ImagePath,
+    pixel_size_A: PixelSize = None,
+    out: Annotated[Path | None, typer.Option(file_okay=False, help="Folder for the results [IMAGE's name].")] = None,
+    frame: Frame = None,
+    invert: Invert = False,
+    lattice_A: LatticeParameter = None,
+    network: Weights = None,
+    seed: Seed = 0,
+):
+    """Read octahedral tilts off one ABF image: tilts.csv, regions.csv, tilt_maps.nc and report.html."""
+    from unitcell.analysis import analyse
+    from unitcell.images import read_image
+    from unitcell.tilt_network import load_network
+    from unitcell.tilt_report import save_report, terminal_lines
+
+    micrograph = read_image(image, pixel_size_A, frame=_frame(frame), invert=invert)
+    model = load_network(network)
+    typer.echo(f"image     {micrograph.name}, {' × '.join(map(str, micrograph.intensity.shape[::-1]))} px", err=True)
+    analysis = analyse(micrograph, model, lattice_A, seed=seed, progress=True)
+    page = save_report(analysis, out or _folder_of(image, "tilts"), model.card)
+    for line in terminal_lines(analysis):
+        typer.echo(line)
+    typer.echo(f"report    {page}")
+
+
+def report(
+    image: ImagePath,
+    pixel_size_A: PixelSize = None,
+    out: Annotated[Path | None, typer.Option(file_okay=False, help="Folder for the results [IMAGE's name].")] = None,
+    frame: Frame = None,
+    invert: Invert = False,
+    network: Weights = None,
+    seed: Seed = 0,
+):
+    """Run chapters 05 to 08 on one image and put them into one HTML page that needs nothing else."""
+    from unitcell.chapter_report import ChapterFailed, report_of_image
+    from unitcell.images import read_image
+
+    micrograph = read_image(image, pixel_size_A, frame=_frame(frame), invert=invert)
+    try:
+        page = report_of_image(micrograph, out or _folder_of(image, "report"), network=network, seed=seed)
+    except ChapterFailed as failure:
+        typer.echo(str(failure), err=True)
+        raise typer.Exit(failure.exit_status) from failure
+    typer.echo(f"report    {page}")
+
+
+def _frame(text):
+    """A frame's number, 'mean', or None."""
+    try:
+        return ast.literal_eval(text) if text is not None else None
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _folder_of(image, what):
+    """Where the results of an image go by default: a folder named after it, in the working directory."""
+    return Path(f"{image.stem}_{what}")
