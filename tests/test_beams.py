@@ -126,5 +126,5 @@ def test_impossible_settings_are_refused_in_one_sentence(tilted, call, names):
 
 
 def test_absorption_refuses_gradients(tilted):
-    with pytest.raises(InputError, match="set absorption=False"):
+    with pytest.raises(InputError, match="set absorption=0"):
         images(tilted, [5.0], absorption=True, positions=torch.tensor(tilted.positions, requires_grad=True))

@@ -5,8 +5,10 @@ import pytest
 from unitcell.artefacts import load_dataset
 from unitcell.crystals import tilted_perovskite
 from unitcell.data import fetch
-from unitcell.scattering import Microscope, frozen_phonon_images, supercell_points
+from unitcell.scattering import Microscope, annular_images, frozen_phonon_images, supercell_points
+from unitcell.scattering.beams import fibonacci_points
 from unitcell.simulation import simulate_stack
+from unitcell.training_library import Specimens
 
 MEMBER = 33  # any of the 125
 
@@ -40,19 +42,40 @@ def test_phonon_library_is_what_its_command_makes():
     assert float(stack.abf.mean()) < float(load_dataset(fetch("abf_library")).abf.mean())  # phonons take electrons away
 
 
-@pytest.mark.parametrize("structure", [3, 24])
-def test_frozen_phonons_agree_with_another_engine(structure):
-    truth = load_dataset(fetch("phonon_truth"), ("abf", "standard_error")).isel(structure=structure, thickness=1)
+def truth_crystal(truth):
     names = ("alpha", "beta", "gamma", "signs", "a_site", "b_site")
-    crystal = tilted_perovskite(
+    return tilted_perovskite(
         *(truth[name].item() for name in names), tuple(truth[name].item() for name in ("a_x", "a_y", "a_z")),
         a_shift=(truth["antipolar"].item(), truth["alternating"].item()),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("structure", [3, 24])
+def test_frozen_phonons_agree_with_another_engine(structure):
+    truth = load_dataset(fetch("phonon_truth"), ("abf", "standard_error")).isel(structure=structure, thickness=1)
+    crystal = truth_crystal(truth)
     options = {"k_points": supercell_points((2, 1)), "cutoff_mrad": 60}
     ours = frozen_phonon_images(crystal, Microscope(), [truth.depth.item()], (40, 28), 12, **options)[:, 0].numpy()
     error = ours.std(axis=0, ddof=1) / np.sqrt(len(ours))
     assert beyond_noise(ours.mean(axis=0), error, truth.abf.values, truth.standard_error.values) < 0.015
     assert ours.mean() == pytest.approx(truth.abf.values.mean(), rel=0.01)
+
+
+@pytest.mark.parametrize("structure", [3, 30])
+def test_damped_elastic_images_look_more_like_frozen_phonons(structure):
+    truth = load_dataset(fetch("phonon_truth"), ("abf", "standard_error")).isel(structure=structure)
+    crystal, depths = truth_crystal(truth), truth.depth.values.tolist()
+    options = {"k_points": fibonacci_points(5), "cutoff_mrad": 60, "excitation_per_A": 0.0, "mixing": False}
+
+    def unlike(share):
+        images = annular_images(crystal, Microscope(), depths, (40, 28), absorption=share, **options).numpy()
+        scaled = [(i - i.mean(axis=(1, 2), keepdims=True)) / i.std(axis=(1, 2), keepdims=True)
+                  for i in (images, truth.abf.values)]  # fmt: skip
+        return np.sqrt(np.mean((scaled[0] - scaled[1]) ** 2, axis=(1, 2)))
+
+    middle = np.mean(Specimens().lost)
+    assert unlike(middle).max() < 0.11
+    assert unlike(middle).mean() < 0.8 * unlike(0.0).mean()
 
 
 def test_truth_covers_what_the_network_must_face():

@@ -306,6 +306,20 @@ def test_absorption_to_first_order_is_nearly_exact(odd):
     assert ours == pytest.approx(truth, abs=0.03 * float(1 - truth.min()))
 
 
+def test_absorption_without_mixing_takes_as_much_away(tilted):
+    depths, options = [40.0, 200.0], {"excitation_per_A": 0.0, "cutoff_mrad": 50.0}
+    elastic, mixed, damped = (
+        images(tilted, depths, absorption=share, mixing=mixing, **options)
+        for share, mixing in ((0.0, True), (0.6, True), (0.6, False))
+    )
+    lost = (elastic - mixed).mean((1, 2))
+    assert (lost > 0.005).all()
+    assert (elastic - damped).mean((1, 2)).numpy() == pytest.approx(lost.numpy(), rel=0.1)
+    assert largest(damped - mixed) < 0.3 * largest(elastic - mixed)
+    half = (elastic - images(tilted, depths, absorption=0.3, **options)).mean((1, 2))
+    assert (lost / half).numpy() == pytest.approx(np.full(2, 2.0), rel=0.1)
+
+
 def test_absorptive_factor_is_what_displacements_take_away():
     # Electrons lost by a plane wave at one vibrating atom: ∫ 1 − |⟨exp(iσv)⟩|² by averaging over displacements.
     symbol, b, n, box = "O", 0.7, 192, 6.0

@@ -101,7 +101,7 @@ def plain_images(signs, tilts, k_shift=(0.0, 0.0)):
     """Training images of SrTiO3 at 150 Å by a perfect microscope."""
     specimen = {"material": ("Sr", "Ti", 3.905), "signs": signs, "tilts": np.array(tilts), "a_shift": (0.0, 0.0)}
     return specimen_images(
-        specimen | {"microscope": {}, "k_shift": k_shift, "depths": [150.0]}, PERFECT.as_attributes()
+        specimen | {"microscope": {}, "k_shift": k_shift, "depths": [150.0], "lost": 0.0}, PERFECT.as_attributes()
     )
 
 

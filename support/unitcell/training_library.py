@@ -51,6 +51,9 @@ class Specimens:
         would be rare, and read as if they leant.)
     defocus_A, astigmatism_A, coma_A, spherical_A : float
         Standard deviations of the aberrations [Å].
+    lost : (float, float)
+        Range of the share of thermally scattered electrons that miss the detector: the images of frozen phonons are
+        between those of 0.5 and 0.65.
     thickness_A : (float, float)
         Range of thickness [Å].
     depths : int
@@ -68,13 +71,16 @@ class Specimens:
     astigmatism_A: float = 6.0
     coma_A: float = 120.0
     spherical_A: float = 4e3
+    lost: tuple = (0.3, 0.8)
     thickness_A: tuple = (20.0, 420.0)
     depths: int = 12
 
     def draw(self, count, seed):
-        """`count` specimens as dictionaries: material, signs, tilts [degrees], a_shift, microscope, k_shift, depths."""
+        """`count` specimens as dictionaries: material, signs, tilts [degrees], a_shift, microscope, k_shift, depths,
+        lost."""
         generator = np.random.default_rng(seed)
-        return [self._draw_one(generator) for _ in range(count)]
+        shares = np.random.default_rng((seed, 1)).uniform(*self.lost, count)
+        return [self._draw_one(generator) | {"lost": float(share)} for share in shares]
 
     def _draw_one(self, generator):
         first = generator.random() < 0.4 or len(self.materials) == 1
@@ -221,6 +227,7 @@ def specimen_images(specimen, microscope):
     scope = Microscope(**microscope | specimen["microscope"])
     wide = beam_periods(specimen["signs"])  # its projection repeats twice in such a cell
     options = {"cutoff_mrad": max(50.0, 1.2 * scope.outer_mrad), "excitation_per_A": 0.0}
+    options |= {"absorption": specimen["lost"], "mixing": False}
     # Few k-points err by some 3 %; shifted at random they err otherwise in each specimen, and no error is learnt.
     points = fibonacci_points(3 if wide > 1 else 5) + np.array(specimen["k_shift"])
     options |= {"k_points": (points + 0.5) % 1 - 0.5}

@@ -39,7 +39,7 @@ WEAK = 1.7  # weak beams reach to so many times the cut-off
 
 def annular_images(
     crystal, microscope, thicknesses_A, shape, *, cutoff_mrad=CUTOFF_MRAD, excitation_per_A=None,
-    k_points=(2, 2), fold=True, thermal=True, absorption=False, debye_waller_A2=None, detectors_mrad=None,
+    k_points=(2, 2), fold=True, thermal=True, absorption=0.0, mixing=True, debye_waller_A2=None, detectors_mrad=None,
     positions=None, crystal_tilt_mrad=None, device="cpu", dtype=torch.float32,
 ):  # fmt: skip
     """Elastic annular-detector images of one cell at every thickness, for one crystal or a batch.
@@ -65,8 +65,11 @@ def annular_images(
         potential; with upper zones it averages the crystal with its mirror image, which differs by some 0.1 %.
     thermal : bool
         Damp the potential by Debye–Waller factors, `debye_waller_A2` or the table of 300 K.
-    absorption : bool
-        Take away, to first order, the electrons that thermal diffuse scattering takes out of the elastic wave.
+    absorption : float or bool
+        Take away, to first order, this share (True: 1) of the electrons that thermal diffuse scattering takes out of
+        the elastic wave: those that it does not bring to the detector all the same.
+    mixing : bool
+        Let absorption mix Bloch waves as well as damp each of them; without it, absorption costs next to nothing.
     detectors_mrad : list of (inner, outer), optional
         Several detectors at once, instead of the microscope's.
     positions : tensor (n, 3) or (batch, n, 3), optional
@@ -94,7 +97,7 @@ def annular_images(
     tilt = crystal_tilt_mrad
     if tilt is None:
         tilt = torch.tensor([microscope.crystal_tilt_x_mrad, microscope.crystal_tilt_y_mrad], dtype=torch.float64)
-    matrices = BlochMatrices(atomic, microscope, cutoff_mrad, excitation_per_A, absorption, tilt, dtype)
+    matrices = BlochMatrices(atomic, microscope, cutoff_mrad, excitation_per_A, absorption, tilt, dtype, mixing)
     batch = (len(atomic.positions), len(detectors), len(thicknesses))
     total = ImageSum(atomic.lengths, microscope, batch, device, dtype)
     upright = not (tilt.requires_grad or bool(tilt.any()))
@@ -116,9 +119,10 @@ class BlochMatrices:
     Parameters are those of `annular_images`; `real` says whether A is real (inversion centre at the origin).
     """
 
-    def __init__(self, atomic, microscope, cutoff_mrad, excitation_per_A, absorption, tilt_mrad, dtype):
+    def __init__(self, atomic, microscope, cutoff_mrad, excitation_per_A, absorption, tilt_mrad, dtype, mixing=True):
         if absorption and (atomic.positions.requires_grad or tilt_mrad.requires_grad):
-            raise InputError("Gradients do not pass through the absorptive potential: set absorption=False.")
+            raise InputError("Gradients do not pass through the absorptive potential: set absorption=0.")
+        self.mixing = mixing
         self.atomic, self.microscope, self.tilt, self.dtype = atomic, microscope, tilt_mrad, dtype
         self.cutoff_mrad, self.excitation = cutoff_mrad, excitation_per_A
         reach = 2 * np.abs(self._all_beams(np.zeros(2))).max(axis=0) + [2, 2, 0]
@@ -127,9 +131,8 @@ class BlochMatrices:
         self.real = is_real(potential)
         self.potential = potential.real if self.real else potential
         self.centrings = centrings(self.potential, self.grid)
-        self.loss = (
-            atomic.coefficients(*self.grid, factors=absorptive_factor(microscope.interaction)) if absorption else None
-        )
+        factors = absorptive_factor(microscope.interaction)
+        self.loss = float(absorption) * atomic.coefficients(*self.grid, factors=factors) if absorption else None
 
     def _all_beams(self, k):
         lean = self.tilt.detach().cpu().numpy() * 1e-3
@@ -161,8 +164,10 @@ class BlochMatrices:
 
     def losses(self, beams, vectors):
         """U†LU of the absorptive potential L between Bloch waves [1/Å]: tensor (batch, n, n)."""
-        loss = self._gather(self.loss.real if self.real else self.loss, beams, beams)
-        return vectors.mH @ loss.to(vectors.dtype) @ vectors
+        loss = self._gather(self.loss.real if self.real else self.loss, beams, beams).to(vectors.dtype)
+        if self.mixing:
+            return vectors.mH @ loss @ vectors
+        return torch.diag_embed((vectors.conj() * (loss @ vectors)).sum(dim=1))
 
     def _gather(self, table, rows, columns):
         """(σ/c) V_{g−h} between two sets of beams."""
@@ -204,10 +209,15 @@ class Propagation(torch.autograd.Function):
         return through_matrix.real if real else through_matrix, torch.stack(through_thickness), None, None
 
 
-def evolved(values, vectors, thicknesses, rows, columns):
-    """U exp(iΛt) U† [rows, columns] for every thickness: complex tensor (batch, T, rows, columns)."""
+def evolved(values, vectors, thicknesses, rows, columns, rates=None):
+    """U exp((iΛ − Γ)t) U† [rows, columns] for every thickness: complex tensor (batch, T, rows, columns).
+
+    Γ are the `rates` (batch, n) at which Bloch waves are damped [1/Å]; None: not at all.
+    """
     angles = (values[:, None, :] * thicknesses[None, :, None])[:, :, None]
     left, right = vectors[:, rows][:, None], vectors[:, columns].mH[:, None]
+    if rates is not None:
+        left = left * torch.exp(-rates[:, None, :] * thicknesses[None, :, None])[:, :, None]
     if vectors.is_complex():
         return (left * torch.exp(1j * angles)) @ right
     return torch.complex((left * angles.cos()) @ right, (left * angles.sin()) @ right)
@@ -265,7 +275,12 @@ def _leaving(total, matrices, beams, weak, k, detectors, thicknesses):
         waves = Propagation.apply(matrix, thicknesses, rows, columns)
     else:
         values, vectors = torch.linalg.eigh(matrix)
-        waves = absorbed(values, vectors, matrices.losses(beams, vectors), thicknesses, rows, columns)
+        losses = matrices.losses(beams, vectors)
+        if matrices.mixing:
+            waves = absorbed(values, vectors, losses, thicknesses, rows, columns)
+        else:
+            rates = losses.diagonal(dim1=-2, dim2=-1).real
+            waves = evolved(values, vectors, thicknesses, rows, columns, rates)
     periods, layers = thicknesses / matrices.atomic.lengths[2], beams[rows, 2]
     if layers.any():
         layers = torch.as_tensor(layers, device=waves.device)
