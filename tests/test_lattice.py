@@ -140,8 +140,8 @@ def test_real_windows_survive_a_rotation_by_17_degrees():
     assert min(match) > 0.9
 
 
-@pytest.mark.parametrize("scale", [0.5, 2.0])
-def test_pixel_size_off_by_two_names_the_ratio(scale):
+@pytest.mark.parametrize("scale", [0.5, 0.7, 0.8, 1.25, 1.414, 1.5, 2.0])  # at √2 a sublattice has the right size
+def test_a_wrong_pixel_size_names_the_ratio(scale):
     image, _ = synthetic_abf(rotation_deg=17)
     wrong = StemImage(image.intensity, image.pixel_size_A * scale, "mine.tif")
     with pytest.raises(InputError, match=rf"mine.tif measures {scale:.2f} times .* pixel_size_A \(about 0.1"):

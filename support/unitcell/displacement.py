@@ -1,18 +1,17 @@
-"""Smooth displacement of a lattice (drift, shear, strain) from the phases of two of its waves.
+"""Smooth displacement of a lattice (drift, shear, strain) from the phases of its waves.
 
 Geometric phase analysis (Hÿtch, Snoeck, Kilaas 1998): the image filtered around a reciprocal vector g is
 |H| exp(2πi g·(r - u(r))), so two phases give the displacement u everywhere.
 """
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
+from scipy import fft, ndimage
 from skimage.restoration import unwrap_phase
 
 # Waves whose phases may be used, and the width of the filter in real space.
-WAVES = ((1, 0), (0, 1), (0, 2), (1, 1), (1, -1))
+WAVES = ((1, 0), (0, 2), (0, 1), (1, 1), (1, -1))
 FILTER_CELLS = 1.0  # Gaussian σ, in lattice parameters
 
 
@@ -46,22 +45,20 @@ class PhaseField:
         grid = np.stack([(y + self.pad_px) / self.step_px[0], (x + self.pad_px) / self.step_px[1]])
         return plain + np.stack([ndimage.map_coordinates(d, grid, order=1, mode="nearest") for d in self.delta])
 
-    def coordinates_of_pixels(self, shape):
-        """`coordinates` of every pixel of an image: ndarray (2, rows, columns)."""
-        y, x = np.mgrid[: shape[0], : shape[1]].astype(float)
-        return self.coordinates(x, y)
+    def lattice_points(self, origin, shape, beyond_px=0.0):
+        """Integer points (col, row) of the lattice through `origin` and their (x, y) [px].
 
-    def lattice_points(self, origin, shape):
-        """Integer points (col, row) of the lattice through `origin` that lie in the image, and their (x, y) [px]."""
+        Those in an image of `shape`, and up to `beyond_px` outside it.
+        """
         height, width = shape
         edge = np.linspace(0, 1, 50)
         x = np.concatenate([edge * width, edge * width, 0 * edge, 0 * edge + width])
         y = np.concatenate([0 * edge, 0 * edge + height, edge * height, edge * height])
         n = self.coordinates(x, y) - np.asarray(origin)[:, None]
         ranges = [np.arange(np.floor(c.min()) - 1, np.ceil(c.max()) + 2, dtype=int) for c in n]
-        points = np.array([(col, row) for row, col in itertools.product(ranges[1], ranges[0])])
+        points = np.stack(np.meshgrid(*ranges), -1).reshape(-1, 2)  # row by row
         xy = self._places(points + origin)
-        inside = ((xy > -0.5) & (xy < np.array([width, height]) - 0.5)).all(1)
+        inside = ((xy > -0.5 - beyond_px) & (xy < np.array([width, height]) - 0.5 + beyond_px)).all(1)
         return points[inside], xy[inside]
 
     def _places(self, n, rounds=6):
@@ -73,12 +70,13 @@ class PhaseField:
         return xy
 
 
-def phase_field(intensity, reciprocal, cell_px):
-    """Lattice coordinates of an image from the phases of its two strongest independent lattice waves.
+def phase_field(flat, reciprocal, cell_px):
+    """Lattice coordinates of an image from the phases of its lattice waves (1, 0) and (0, 2).
 
     Parameters
     ----------
-    intensity : ndarray, shape (rows, columns)
+    flat : ndarray, shape (rows, columns)
+        The image less its slow variations.
     reciprocal : ndarray, shape (2, 2)
         Rows g10 and g01, (x, y) [cycles/px].
     cell_px : float
@@ -89,12 +87,14 @@ def phase_field(intensity, reciprocal, cell_px):
     PhaseField
     """
     pad = round(2 * cell_px)
-    spectrum = np.fft.fft2(np.pad(intensity - ndimage.gaussian_filter(intensity, cell_px), pad))
+    spectrum = fft.fft2(np.pad(flat, pad))  # of single precision where the image is
     waves = {index: _wave(spectrum, np.array(index) @ reciprocal, cell_px) for index in WAVES}
-    pairs = [pair for pair in itertools.combinations(WAVES, 2) if abs(np.linalg.det(pair)) > 0.5]
-    pair = max(pairs, key=lambda two: min(np.abs(waves[index]).mean() for index in two))
-    phases = np.stack([unwrap_phase(np.angle(waves[index])) / (2 * np.pi) for index in pair])
-    delta = np.tensordot(np.linalg.inv(np.array(pair, float)), phases, axes=1)
+    # Phases of (1, 0) and (0, 2), whose signs are the same whichever of A and B is darker. Odd waves turn by π where an
+    # interface swaps the two, so they enter as products of the same index, (0, 2).
+    even = waves[0, 2] * np.abs(waves[0, 2])
+    odd = waves[0, 1] ** 2 + waves[1, 1] * np.conj(waves[1, -1])
+    twice = even + odd * np.exp(1j * np.angle(np.vdot(odd, even)))
+    delta = np.stack([unwrap_phase(np.angle(w)) / (2 * np.pi * k) for w, k in ((waves[1, 0], 1), (twice, 2))])
     step = tuple(size / n for size, n in zip(spectrum.shape, delta.shape[1:], strict=True))
     return PhaseField(reciprocal, delta, step, pad, cell_px)
 
@@ -111,7 +111,7 @@ def _wave(spectrum, g, cell_px):
     sigma = 1 / (2 * np.pi * FILTER_CELLS * cell_px)
     taps = [np.exp(-((b / size - f) ** 2) / (2 * sigma**2)) for b, size, f in zip(bins, sizes, g[::-1], strict=True)]
     part = spectrum[np.ix_(*(b % size for b, size in zip(bins, sizes, strict=True)))] * np.outer(*taps)
-    wave = np.fft.ifft2(np.fft.ifftshift(part))
+    wave = fft.ifft2(fft.ifftshift(part))
     # The cut is centred on a whole bin: carry its remaining distance from g as a phase ramp.
     rests = [(centre / size - f) * size for centre, size, f in zip(centres, sizes, g[::-1], strict=True)]
     ramps = [np.exp(2j * np.pi * rest * np.arange(n) / n) for rest, n in zip(rests, counts, strict=True)]

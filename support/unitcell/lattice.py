@@ -11,14 +11,15 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from unitcell.columns import SITES, confidence, find_columns, inside, local_lattice, positions
+from unitcell.columns import MARGIN_A, SITES, confidence, find_columns, inside, local_lattice, positions, surface
 from unitcell.displacement import phase_field
 from unitcell.errors import InputError
-from unitcell.reciprocal import find_reciprocal
+from unitcell.reciprocal import SCALE_TOLERANCE, find_reciprocal
 
-DARKNESS = {"A": 1.0, "B": 0.8, "O": 0.5}  # of the template that tells the sites apart
+# Of the template that tells the sites apart: by where the oxygen is, for either of A and B may be the darker one.
+DARKNESS = {"A": 0.85, "B": 0.8, "O": 0.5}
 CELL_SHAPE = (40, 28)  # of the mean cell: [001] × [110]
-SCALE_TOLERANCE = 0.15
+UNLIKE = 0.8  # likeness to a perovskite's cell below which a lattice of another size may be the true one
 SHORTEST = 3  # cells along either direction
 WINDOW_PITCH = (20, 14)  # window pixels per [001] and [110] repeat
 
@@ -38,8 +39,8 @@ class Lattice:
     a_A : float
         Mean lattice parameter by the stated pixel size [Å].
     b_columns, a_columns : pandas.DataFrame
-        row (along [001]), col (along [110]), x_px, y_px (the minimum where found, else where the lattice puts it),
-        found, confidence (correlation of the column's cell with the mean cell, 0 to 1). A column (row, col)
+        row (along [001]), col (along [110]), x_px, y_px (the column's centre where found, else where the lattice puts
+        it), found, confidence (correlation of the column's cell with the mean cell, 0 to 1). A column (row, col)
         lies half a repeat along +[001] from B column (row, col).
     centres_px : ndarray, shape (n, 2)
         Smooth lattice at each B column: (x, y) [px].
@@ -71,8 +72,8 @@ def register(image, lattice_A):
     """Register the projected lattice of an ABF image, whatever its in-plane rotation.
 
     Diffraction spots give the two vectors, the phases of two lattice waves the smooth displacement (drift, shear),
-    the mean cell the sites; then every column's minimum is located, and a local affine fit through the columns
-    around it gives the lattice at each B column.
+    the mean cell the sites; then every column is fitted (see `unitcell.columns.find_columns`), and a local affine fit
+    through the columns around it gives the lattice at each B column.
 
     Parameters
     ----------
@@ -91,22 +92,60 @@ def register(image, lattice_A):
     """
     _require_field(image, lattice_A)
     # Single hot pixels must not outshine the lattice: windows are cut from the image as it is.
-    image = replace(image, intensity=np.clip(image.intensity, *np.percentile(image.intensity, (1, 99))))
-    intensity = image.intensity.astype(float)
-    reciprocal, explained = find_reciprocal(intensity, lattice_A / image.pixel_size_A)
+    intensity = np.clip(image.intensity, *np.percentile(image.intensity, (1, 99))).astype(np.float32)
+    image = replace(image, intensity=intensity)
+    reciprocal, explained, rival = find_reciprocal(intensity, lattice_A / image.pixel_size_A)
     direct = np.linalg.inv(reciprocal).T  # rows: [110], [001] [px]
     cell_px = np.sqrt(np.sqrt(2) * np.linalg.det(direct))  # a from the cell's area a²/√2
     _require_crystal(image, explained)
     _require_scale(image, lattice_A, cell_px * image.pixel_size_A)
-    field = phase_field(intensity, reciprocal, cell_px)
-    origin = _site_origin(image, _folded(intensity, field))
-    columns = {site: find_columns(image, field, origin + np.array(SITES[site]), cell_px) for site in "BA"}
+    flat = intensity - ndimage.gaussian_filter(intensity, cell_px, truncate=3.0)
+    field = phase_field(flat, reciprocal, cell_px)
+    cell = _folded(flat, field)
+    if rival and _likeness(cell).max() < UNLIKE:
+        _require_scale(image, lattice_A, rival * lattice_A)
+    origin = _site_origin(image, cell)
+    columns = find_columns(surface(intensity, cell_px), field, origin, MARGIN_A / image.pixel_size_A)
     _require_cells(image, columns["B"])
     _require_columns(image, columns)
     first = columns["B"][["row", "col"]].min()
     for table in columns.values():
         table[["row", "col"]] -= first
     return _assembled(image, columns, direct)
+
+
+def iter_windows(image, lattice, chunk=4000, rows=40, cols=56):
+    """Windows around the B columns, `chunk` at a time: bounds the memory of large images.
+
+    Parameters
+    ----------
+    image : unitcell.images.StemImage
+    lattice : Lattice
+        From `register`.
+    chunk : int
+        Most windows in one array.
+    rows, cols : int
+        Of a window [px].
+
+    Yields
+    ------
+    ndarray of float32, shape (≤ chunk, rows, cols)
+        In the order of `lattice.b_columns`; as `extract_windows`.
+    """
+    down, right = np.mgrid[:rows, :cols].astype(float)
+    steps = np.stack([(right - cols // 2) / WINDOW_PITCH[1], (down - rows // 2) / WINDOW_PITCH[0]], -1)
+    smooth = band_limited(image.intensity, lattice)
+    for start in range(0, len(lattice.centres_px), chunk):
+        windows = np.full((min(chunk, len(lattice.centres_px) - start), rows, cols), np.nan, np.float32)
+        for first in range(0, len(windows), 500):  # bounds the memory of the coordinates
+            part = slice(start + first, start + min(first + 500, len(windows)))
+            x, y = positions(lattice.centres_px[part], lattice.cells_px[part], steps)
+            whole = inside(x, y, image.intensity.shape).all((1, 2))
+            at = np.stack([y[whole], x[whole]])
+            windows[first : first + 500][whole] = ndimage.map_coordinates(
+                smooth, at, order=3, mode="nearest", prefilter=False
+            )
+        yield windows
 
 
 def extract_windows(image, lattice, rows=40, cols=56):
@@ -121,33 +160,34 @@ def extract_windows(image, lattice, rows=40, cols=56):
     windows : ndarray of float32, shape (n, rows, cols)
         Window i belongs to `lattice.b_columns.iloc[i]`; all NaN where it reaches outside the image.
     """
-    down, right = np.mgrid[:rows, :cols].astype(float)
-    steps = np.stack([(right - cols // 2) / WINDOW_PITCH[1], (down - rows // 2) / WINDOW_PITCH[0]], -1)
-    smooth = _band_limited(image.intensity, lattice)
-    windows = np.full((len(lattice.centres_px), rows, cols), np.nan, np.float32)
-    for start in range(0, len(windows), 1000):  # bounds the memory of the coordinates
-        part = slice(start, start + 1000)
-        x, y = positions(lattice.centres_px[part], lattice.cells_px[part], steps)
-        windows[part] = ndimage.map_coordinates(smooth, [y, x], order=3, mode="nearest", prefilter=False)
-        windows[part][~inside(x, y, image.intensity.shape).all((1, 2))] = np.nan
+    windows = np.empty((len(lattice.centres_px), rows, cols), np.float32)
+    start = 0
+    for part in iter_windows(image, lattice, rows=rows, cols=cols):
+        windows[start : start + len(part)] = part
+        start += len(part)
     return windows
 
 
-def _band_limited(intensity, lattice):
+def band_limited(intensity, lattice):
     """Spline coefficients of the image, filtered to the window's pitch."""
     pitch_px = np.linalg.norm(lattice.vectors_px, axis=1) / WINDOW_PITCH[::-1]
     sigma = 0.5 * np.sqrt(max(np.mean(pitch_px) ** 2 - 1, 0))
-    return ndimage.spline_filter(ndimage.gaussian_filter(intensity.astype(float), sigma), order=3)
+    smooth = ndimage.gaussian_filter(intensity, sigma, output=np.float32)
+    return ndimage.spline_filter(smooth, order=3, output=np.float32)
 
 
-def _folded(intensity, field):
-    """Mean cell of the image: rows along [001], columns along [110], from the field's arbitrary origin."""
-    n_x, n_y = field.coordinates_of_pixels(intensity.shape)
-    flat = intensity - ndimage.gaussian_filter(intensity, field.cell_px)
+def _folded(flat, field, most=4_000_000):
+    """Mean cell of the image: rows along [001], columns along [110], from the field's arbitrary origin.
+
+    Large images are folded from evenly spaced scan lines, `most` pixels in all.
+    """
+    lines = np.arange(0, len(flat), 1 + flat.size // most)
+    y, x = np.meshgrid(lines.astype(float), np.arange(flat.shape[1], dtype=float), indexing="ij")
+    n_x, n_y = field.coordinates(x, y)
     rows, cols = (np.floor((n % 1) * size).astype(int) % size for n, size in zip((n_y, n_x), CELL_SHAPE, strict=True))
     index = (rows * CELL_SHAPE[1] + cols).ravel()
     count = np.bincount(index, minlength=np.prod(CELL_SHAPE))
-    total = np.bincount(index, flat.ravel(), np.prod(CELL_SHAPE))
+    total = np.bincount(index, flat[lines].ravel(), np.prod(CELL_SHAPE))
     return ndimage.gaussian_filter((total / np.maximum(count, 1)).reshape(CELL_SHAPE), 1.0, mode="wrap")
 
 
@@ -164,8 +204,8 @@ def _template(sites):
 
 def _site_origin(image, cell):
     """Fraction of the folded cell (along [110], [001]) at which the B column lies; refuses bright columns."""
+    dark = _likeness(cell)
     cell = (cell - cell.mean()) / np.linalg.norm(cell - cell.mean())
-    dark = _correlation(cell, _template(DARKNESS))
     bright = _correlation(-cell, _template({"A": 1.0, "B": 0.5}))
     if bright.max() > dark.max():
         raise InputError(
@@ -179,6 +219,11 @@ def _site_origin(image, cell):
         )
     row, col = np.unravel_index(dark.argmax(), dark.shape)
     return np.array([(col + 0.5) / CELL_SHAPE[1], (row + 0.5) / CELL_SHAPE[0]])
+
+
+def _likeness(cell):
+    """Correlation of a folded cell with a perovskite's at every shift."""
+    return _correlation((cell - cell.mean()) / np.linalg.norm(cell - cell.mean()), _template(DARKNESS))
 
 
 def _correlation(cell, template):
@@ -219,7 +264,7 @@ def _mean_cell(image, centres, cells):
     at_x, at_y = positions(centres, cells, np.stack(np.meshgrid(x, y), -1))
     whole = inside(at_x, at_y, image.intensity.shape).all((1, 2))
     use = whole if whole.any() else slice(None)
-    sampled = ndimage.map_coordinates(image.intensity.astype(float), [at_y[use], at_x[use]], order=1, mode="nearest")
+    sampled = ndimage.map_coordinates(image.intensity, [at_y[use], at_x[use]], float, order=1, mode="nearest")
     return sampled.mean(0)
 
 

@@ -17,6 +17,7 @@ LOW_ORDER = np.array([(1, 0), (0, 1), (1, 1), (1, -1), (0, 2), (1, 2), (1, -2)])
 # Pairs of indices that two measured spots may be given in turn.
 PAIRS = (((1, 0), (0, 1)), ((1, 0), (0, 2)), ((1, 1), (1, -1)), ((1, 0), (1, 1)), ((0, 1), (1, 1)))
 SCALES = (0.4, 2.6)  # lattices searched, as multiples of the expected one, so that a wrong pixel size can be named
+SCALE_TOLERANCE = 0.15  # of the expected lattice parameter
 SHAPE_TOLERANCE = 0.12  # of the ratio g10/g01 and of the cosine of their angle
 INDEXED = 0.15  # a spot belongs to a lattice point nearer than this fraction of g01
 TILE_CELLS = 14  # tiles this wide keep drift from smearing the spots
@@ -38,6 +39,9 @@ def find_reciprocal(intensity, cell_px):
         of image right → image down.
     explained : float
         Fraction of the strong spots' amplitude on that lattice, 0 to 1.
+    rival : float or None
+        Size, as a multiple of the expected one, of another lattice that explains the spots better, where there is one:
+        this one is a superlattice's average, or the pixel size is wrong. Only the mean cell can tell.
 
     Raises
     ------
@@ -46,11 +50,16 @@ def find_reciprocal(intensity, cell_px):
     """
     amplitude, width = _mean_spectrum(intensity, round(TILE_CELLS * cell_px))
     spots, weights = _spots(amplitude, width, cell_px)
-    best, score = None, 0.0
+    best, score, rival, raw = None, 0.0, None, 0.0
     for candidate in _candidates(spots, cell_px):
         found = _score(candidate, spots, weights)
-        if found > score:
-            best, score = candidate, found
+        size = _size(candidate, cell_px)
+        expected = abs(size - 1) < SCALE_TOLERANCE
+        if found > raw:
+            rival, raw = None if expected else size, found
+        # A lattice far from the expected size must explain clearly more.
+        if found * (1.0 if expected else 0.5) > score:
+            best, score = candidate, found * (1.0 if expected else 0.5)
     if best is None:
         raise InputError(
             "No projected perovskite [110] lattice was found: give an atomically resolved image along "
@@ -58,7 +67,8 @@ def find_reciprocal(intensity, cell_px):
         )
     for _ in range(3):
         best = _refined(best, spots, weights)
-    return _oriented(best), _explained(best, spots, weights)[0]
+    rival = rival if abs(_size(best, cell_px) - 1) < SCALE_TOLERANCE else None
+    return _oriented(best), _explained(best, spots, weights)[0], rival
 
 
 def _mean_spectrum(intensity, tile_px):
@@ -121,6 +131,11 @@ def _has_shape(lattice, cell_px):
         return False
     ratio = abs(g10 / g01 / np.sqrt(2) - 1)
     return ratio < SHAPE_TOLERANCE and abs(lattice[0] @ lattice[1]) < SHAPE_TOLERANCE * g10 * g01
+
+
+def _size(lattice, cell_px):
+    """Pseudo-cubic lattice parameter of a candidate, as a multiple of the expected one."""
+    return 1 / (np.sqrt(abs(np.linalg.det(lattice)) / np.sqrt(2)) * cell_px)
 
 
 def _explained(lattice, spots, weights):
