@@ -29,6 +29,7 @@ from unitcell.scattering.beams import fibonacci_points
 from unitcell.simulation import CELL_SHAPE
 from unitcell.tilt_network import TiltEnsemble, errors, estimates, load_network
 from unitcell.tilts import to_pseudocubic
+from unitcell.training_library import Specimens
 from unitcell.training_windows import record
 from unitcell.truth_windows import BLURRED, NAMES, SHARP, score_truth, true_images
 
@@ -102,9 +103,10 @@ def spread(network, state, dose, seed):
 
 
 def perfect_windows(state, dose, generator):
-    """Windows of SrTiO3 at 200 Å with nothing but noise."""
+    """Windows of SrTiO3 at 200 Å with nothing but noise; damped, as frozen phonons are and training images were."""
     crystal = tilted_perovskite(*to_pseudocubic(*state))
-    cell = annular_images(crystal, Microscope(), [200.0], CELL_SHAPE, k_points=fibonacci_points(5)).float()
+    damped = {"absorption": np.mean(Specimens().lost), "mixing": False}
+    cell = annular_images(crystal, Microscope(), [200.0], CELL_SHAPE, k_points=fibonacci_points(5), **damped).float()
     still = replace(SHARP, magnification=0.0, shear=0.0, rotation_deg=0.0, offset_A=0.0, jitter_A=0.0)
     return record(cell.repeat(WINDOWS, 1, 1), 3.905, replace(still, dose=(dose, dose)), generator)
 

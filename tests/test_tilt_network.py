@@ -21,7 +21,7 @@ from unitcell.tilt_training import (
     train_member,
     unseen_windows,
 )
-from unitcell.tilts import doubled, softened
+from unitcell.tilts import doubled, halved, softened
 from unitcell.training_loop import Training
 from unitcell.training_windows import WINDOW_SHAPE, Conditions, draw_windows, record, refine, sample_periodic
 
@@ -110,6 +110,29 @@ def test_training_learns_v_and_calibration_covers(process):
     assert 0.75 < result["coverage_v"] <= 1.0
 
 
+def test_sure_and_unsure_windows_are_covered_alike():
+    # A stated σ that is three times too small for sure windows and right for unsure ones.
+    generator = np.random.default_rng(0)
+
+    class Stated(TiltEnsemble):
+        def raw(self, windows):
+            sigma = windows[:, 0, 0].double()
+            true_sigma = torch.where(sigma < 0.5, 3 * sigma, sigma)
+            mean = torch.tensor([[0.0, 60.0, 0.0, 0.0]]) + torch.zeros(len(windows), 4)
+            mean[:, 0] = true_sigma * torch.from_numpy(generator.normal(size=len(windows)))
+            return None, mean, sigma[:, None].square().expand(-1, 4)
+
+    ensemble = Stated([], {})
+    windows = torch.from_numpy(np.exp(generator.uniform(-2, 0.7, 8000)))[:, None, None]
+    truth = np.tile([0.0, 0.0, halved(60.0, 0.0)[1], 0.0], (len(windows), 1))
+    factors = calibrate(ensemble, windows, truth)["v"]["factor"]
+    assert len(factors) == 8
+    assert factors[0] == pytest.approx(3 * 1.645, rel=0.1)
+    assert factors[-1] == pytest.approx(1.645, rel=0.1)
+    for part in (windows[:, 0, 0] < 0.3, windows[:, 0, 0] > 0.9):
+        assert score(ensemble, windows[part], truth[part])["coverage_v"] == pytest.approx(0.9, abs=0.03)
+
+
 def test_noise_and_another_crystal_are_unfamiliar(process):
     ensemble, _ = train_ensemble(process, Conditions(), members=1, windows=1280, progress=False)
     generator = torch.Generator().manual_seed(3)
@@ -151,7 +174,9 @@ def test_gain_and_offset_do_not_matter():
 
 
 def test_weights_go_there_and_back(tmp_path):
-    ensemble = TiltEnsemble([TiltNetwork(), TiltNetwork()], {"lattice_A": 3.9}, {"v": 2.0})
+    ensemble = TiltEnsemble(
+        [TiltNetwork(), TiltNetwork()], {"lattice_A": 3.9}, {"v": {"spread_deg": [1.0, 9.0], "factor": [2.0, 1.5]}}
+    )
     ensemble.save(tmp_path / "n.safetensors")
     again = load_network(tmp_path / "n.safetensors")
     windows = np.random.default_rng(0).normal(size=(2, *WINDOW_SHAPE))

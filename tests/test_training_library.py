@@ -99,10 +99,35 @@ def test_tilts_that_alternate_along_the_beam_are_seen_as_their_mean():
 
 def plain_images(signs, tilts, k_shift=(0.0, 0.0)):
     """Training images of SrTiO3 at 150 Å by a perfect microscope."""
-    specimen = {"material": ("Sr", "Ti", 3.905), "signs": signs, "tilts": np.array(tilts), "a_shift": (0.0, 0.0)}
-    return specimen_images(
-        specimen | {"microscope": {}, "k_shift": k_shift, "depths": [150.0], "lost": 0.0}, PERFECT.as_attributes()
+    crystal = {"material": ("Sr", "Ti", 3.905), "signs": signs, "tilts": np.array(tilts), "a_shift": (0.0, 0.0)}
+    perfect = {"microscope": {}, "k_shift": k_shift, "depths": [150.0], "lost": 0.0}
+    return specimen_images(Specimens().draw(1, 0)[0] | crystal | perfect, PERFECT.as_attributes())
+
+
+def test_strangers_differ_in_what_is_no_tilt():
+    usual, strange = (Specimens(strange=share).draw(200, seed=4) for share in (0.0, 1.0))
+    assert {one["apertures"] for one in usual} == {(1.0, 1.0, 1.0)}
+    for name in ("signs", "k_shift"):
+        assert all(np.array_equal(one[name], other[name]) for one, other in zip(usual, strange, strict=True))
+    assert len({one["material"][:2] for one in strange}) > 60
+    lattice_A = np.array([one["material"][2] for one in strange])
+    assert (lattice_A.min(), lattice_A.max()) == pytest.approx((3.75, 4.05), abs=0.02)
+    apertures = np.array([one["apertures"] for one in strange])
+    assert np.abs(apertures - 1).max() == pytest.approx(0.08, abs=0.005)
+    vibration = np.log([one["vibration"] for one in strange])
+    assert np.abs(vibration).max() == pytest.approx(np.log(1.5), abs=0.02)
+    half = [one["vibration"] != 1 for one in Specimens(strange=0.5).draw(400, seed=4)]
+    assert np.mean(half) == pytest.approx(0.5, abs=0.08)
+
+
+def test_apertures_and_vibrations_reach_the_image():
+    one = Specimens().draw(1, 0)[0] | {"microscope": {}, "depths": [150.0]}
+    stated, wider, hotter = (
+        specimen_images(one | change, PERFECT.as_attributes())[0]
+        for change in ({}, {"apertures": (1.0, 1.0, 1.1)}, {"vibration": 1.5})
     )
+    assert wider.mean() > stated.mean() + 0.02  # a larger detector collects more
+    assert hotter.std() < stated.std()  # softer columns
 
 
 def test_an_alternating_specimen_looks_the_same_on_both_sides_of_its_mirror():

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from unitcell.dense import dense_map
 from unitcell.images import StemImage
 from unitcell.inference import disagreements, infer_tilts, summarise, tilt_maps
 from unitcell.lattice import Lattice, register
@@ -77,7 +78,7 @@ def analyse(image, network, lattice_A=None, seed=0, *, lattice=None, progress=Fa
         As `unitcell.inference.infer_tilts`.
     """
     said = disagreements(image, network.card)
-    expected_A = lattice_A or network.card["lattice_A"]
+    expected_A = network.card["lattice_A"] if lattice_A is None else lattice_A
     lattice = lattice or register(image, expected_A)
     tilts = infer_tilts(image, network, lattice=lattice, seed=seed, progress=progress)
     patterns = column_patterns(tilts)
@@ -86,6 +87,37 @@ def analyse(image, network, lattice_A=None, seed=0, *, lattice=None, progress=Fa
     tilts = tilts.join(patterns)
     warnings = [*said, *_of_the_image(image), *_of_the_lattice(image, lattice, expected_A), *_of_the_windows(tilts)]
     return Analysis(image, lattice, tilts, found, words, summarise(tilts), tilt_maps(tilts, image), warnings)
+
+
+def same_microscope(dense_card, card):
+    """Whether the dense map's network was trained for the microscope of the tilt network."""
+    return all(dense_card[name] == card[name] for name in ("energy_eV", "semiangle_mrad", "inner_mrad", "outer_mrad"))
+
+
+def all_maps(analysis, dense_network=None, step=2, progress=False):
+    """Tilts column by column and the dense map of one image: what `tilt_maps.nc` holds.
+
+    Parameters
+    ----------
+    analysis : Analysis
+    dense_network : unitcell.paper_network.PaperNetwork, optional
+        See `unitcell.dense.load_dense_network`; without one the dense map is left out.
+    step : int
+        Pixels of the frame between values of the dense map.
+    progress : bool
+
+    Returns
+    -------
+    xarray.Dataset
+        `analysis.maps` over row and col, and v_abs, u_abs, gamma_abs [degree] over along_001 and along_110 [Å] with
+        dense_x_px, dense_y_px.
+    """
+    if dense_network is None:
+        return analysis.maps
+    options = {"lattice": analysis.lattice, "step": step, "progress": progress}
+    dense = dense_map(analysis.image, dense_network, analysis.lattice.a_A, **options)
+    dense = dense.rename(x_px="dense_x_px", y_px="dense_y_px")
+    return analysis.maps.merge(dense, combine_attrs="no_conflicts")
 
 
 def _of_the_image(image):

@@ -12,6 +12,7 @@ from traitlets.config import Config
 
 from unitcell.artefacts import written
 from unitcell.errors import InputError
+from unitcell.inference import disagreements
 from unitcell.pages import PANEL_THERE, panel_folder, scripts
 from unitcell.runner import ChapterFailed, run_chapter
 from unitcell.tilt_network import load_network
@@ -20,10 +21,9 @@ __all__ = ["ChapterFailed", "report_of_image"]
 
 WINDOW_CELLS = 2.0  # edge of the sub-images of chapters 06 to 08, in lattice parameters
 WINDOW_POINTS = 24  # after binning
-EPOCHS = {"07_rvae": {"twin_count": 200, "twin_epochs": 25}, "08_gmm_cvae": {"twin_count": 200, "twin_epochs": 25}}
 
 
-def report_of_image(image, folder, network=None, seed=0, more=None):
+def report_of_image(image, folder, reading=None, network=None, seed=0, more=None):
     """Run the chapters that read an image and bind them into `report.html`.
 
     Parameters
@@ -32,6 +32,9 @@ def report_of_image(image, folder, network=None, seed=0, more=None):
         Bright-field: dark columns. Chapters 06 to 08 get it turned round, for they read bright ones.
     folder : path
         Each chapter leaves its results in a folder of its own there.
+    reading : dict, optional
+        How chapter 05 shall read the image itself: its parameters image, pixel_size_A, frame, invert, lattice_A. By
+        default it gets the pixels, without what a file says of the microscope.
     network : path, optional
         Tilt network; by default the committed one.
     seed : int
@@ -46,14 +49,15 @@ def report_of_image(image, folder, network=None, seed=0, more=None):
     Raises
     ------
     InputError
-        A chapter's parameters cannot be.
+        No such network, one for another electron energy, or parameters that cannot be.
     unitcell.runner.ChapterFailed
         A chapter failed; those before it are kept.
     """
-    folder = Path(folder)
+    folder, card = Path(folder), load_network(network).card
+    disagreements(image, card)
     executed = [
         run_chapter(chapter, parameters | (more or {}).get(chapter, {}) | {"seed": seed}, folder / chapter)
-        for chapter, parameters in _parameters(image, folder, network).items()
+        for chapter, parameters in _parameters(image, folder, reading, network, card).items()
     ]
     page = folder / "report.html"
     with written(page) as temporary:
@@ -61,7 +65,7 @@ def report_of_image(image, folder, network=None, seed=0, more=None):
     return page
 
 
-def _parameters(image, folder, network):
+def _parameters(image, folder, reading, network, card):
     """Parameters of each chapter; the image is written for them as they read it."""
     stem = re.sub(r"[^\w.-]", "_", Path(image.name).stem)
     bright = replace(image, intensity=image.intensity.max() + image.intensity.min() - image.intensity)
@@ -70,15 +74,15 @@ def _parameters(image, folder, network):
         with written(path) as temporary, open(temporary, "wb") as stream:
             np.save(stream, content.intensity, allow_pickle=False)
     dark, turned = ({"image": str(path), "pixel_size_A": image.pixel_size_A} for path in paths)
-    window_px = WINDOW_CELLS * load_network(network).card["lattice_A"] / image.pixel_size_A
+    window_px = WINDOW_CELLS * card["lattice_A"] / image.pixel_size_A
     binning = max(1, int(window_px // WINDOW_POINTS))
     windows = {"window_px": 2 * binning * round(window_px / (2 * binning)), "binning": binning, "a_spacing_A": None}
     patches = str(folder / "06_find_atoms" / "patches.nc")
     return {
-        "05_infer_tilts": dark | {"network": str(network) if network else None},
+        "05_infer_tilts": (reading or dark) | {"network": str(network) if network else None},
         "06_find_atoms": turned | windows,
-        "07_rvae": {"patches": patches} | EPOCHS["07_rvae"],
-        "08_gmm_cvae": {"patches": patches, "latent": str(folder / "07_rvae" / "latent.csv")} | EPOCHS["08_gmm_cvae"],
+        "07_rvae": {"patches": patches},
+        "08_gmm_cvae": {"patches": patches, "latent": str(folder / "07_rvae" / "latent.csv")},
     }
 
 
@@ -104,7 +108,7 @@ def bound(notebooks, title):
     exporter.exclude_input = exporter.exclude_output_prompt = True  # the code is in the executed notebooks
     pages = [exporter.from_notebook_node(_without_hidden(nbformat.read(path, as_version=4)))[0] for path in notebooks]
     head, _, rest = pages[0].partition("</head>")
-    head = re.sub(r"<title>.*?</title>", f"<title>{html.escape(title)}</title>", head, flags=re.DOTALL)
+    head = re.sub(r"<title>.*?</title>", lambda _: f"<title>{html.escape(title)}</title>", head, flags=re.DOTALL)
     head = re.sub(r'<script src="[^"]*"[^>]*></script>', "", head)
     bodies = [re.search(r"<main>(.*)</main>", page, re.DOTALL).group(1) for page in pages]
     opening = re.match(r"\s*<body[^>]*>", rest).group(0)
@@ -118,11 +122,14 @@ def _embeddable(script):
 
 
 def _without_hidden(notebook):
-    """A notebook without the cells that pages leave out, and without the output of those whose output they do."""
+    """A notebook without the cells and outputs that pages leave out, and without widgets, which fetch their scripts."""
+    notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", [])
         if "remove-output" in tags:
             cell.outputs = []
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
     notebook.cells = [cell for cell in notebook.cells if "remove-cell" not in cell.metadata.get("tags", [])]
     return notebook
 

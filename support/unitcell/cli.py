@@ -29,3 +29,9 @@ def main():
     except InputError as error:
         typer.echo(f"unitcell: {error}", err=True)
         sys.exit(2)
+    except OSError as error:
+        place = f" at {error.filename}" if error.filename else ""
+        typer.echo(
+            f"unitcell: The system refused{place} ({error.strerror}): give another place, or make room.", err=True
+        )
+        sys.exit(2)

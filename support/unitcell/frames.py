@@ -181,14 +181,12 @@ def mean_frame(frames, max_step_px=None):
 
 def _refined(frames, drift, total, weight, reach, smooth):
     """Drift (y, x) of every frame against the mean of the others, with frame 0 at rest."""
-    better = drift.copy()
+    better, level = drift.copy(), frames.mean(dtype=float)
     for i in _progress(range(len(frames)), len(frames), "Refining"):
         own, ones = np.zeros_like(total), np.zeros_like(weight)
         _add(own, ones, frames[i], drift[i])
         others = weight - ones  # zero where only this frame reaches
-        reference = np.divide(
-            total - own, others, out=frames.mean(dtype=float) * np.ones_like(total), where=others > 0.5
-        )
+        reference = np.divide(total - own, others, out=np.full_like(total, level), where=others > 0.5)
         better[i] = _located(reference, frames[i], drift[i], reach, smooth)
     return better - better[0]
 

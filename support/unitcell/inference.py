@@ -23,6 +23,15 @@ MEANING = {
     "beta": "tilt about b",
     "alternation": "size of tilts about a and b that alternate along the beam",
 }
+PATTERN_MEANING = {
+    "pattern": "tilt pattern in Glazer notation",
+    "pattern_probability": "probability of the pattern",
+    "region": "connected cells of one pattern, the largest 0; -1 for none",
+    "alternation_x": "probability that v alternates along [110]",
+    "alternation_y": "probability that v alternates along [001]",
+    "u_alternation_x": "probability that the sign of u alternates along [110]",
+    "u_alternation_y": "probability that the sign of u alternates along [001]",
+}
 
 
 def infer_tilts(image, network, lattice_A=None, seed=0, *, lattice=None, progress=False):
@@ -57,7 +66,7 @@ def infer_tilts(image, network, lattice_A=None, seed=0, *, lattice=None, progres
         whole window in the image.
     """
     disagreements(image, network.card)
-    lattice = lattice or register(image, lattice_A or network.card["lattice_A"])
+    lattice = lattice or register(image, network.card["lattice_A"] if lattice_A is None else lattice_A)
     table = lattice.b_columns[["row", "col", "x_px", "y_px"]].copy()
     for name in COLUMNS[4:]:
         table[name] = np.nan
@@ -115,9 +124,15 @@ def disagreements(image, card):
 def tilt_maps(tilts, image):
     """The table of `infer_tilts` as maps over row (along [001]) and col (along [110]): xarray.Dataset.
 
-    Variables v, u, gamma, alpha, beta, alternation [degree] with `_lo` and `_hi`, ood, and x_px, y_px of the B columns.
+    Variables v, u, gamma, alpha, beta, alternation [degree] with `_lo` and `_hi`, ood, and x_px, y_px of the B columns;
+    and what `unitcell.patterns.column_patterns` adds, where the table has it ('' or NaN where there is no column).
     """
     maps = tilts.set_index(["row", "col"]).to_xarray()
+    if "pattern" in maps:
+        maps["pattern"] = maps.pattern.fillna("").astype(str)
+    for name, meaning in PATTERN_MEANING.items():
+        if name in maps:
+            maps[name].attrs = {"units": "1", "long_name": meaning}
     maps = maps.rename({f"{name}_deg{end}": f"{name}{end}" for name in TILTS for end in ("", "_lo", "_hi")})
     for name in TILTS:
         maps[name].attrs = {"units": "degree", "long_name": MEANING[name]}

@@ -20,6 +20,7 @@ from unitcell.reciprocal import SCALE_TOLERANCE, find_reciprocal
 DARKNESS = {"A": 0.85, "B": 0.8, "O": 0.5}
 CELL_SHAPE = (40, 28)  # of the mean cell: [001] × [110]
 UNLIKE = 0.8  # likeness to a perovskite's cell below which a lattice of another size may be the true one
+SIZES_A = (3.0, 6.0)  # of perovskites
 SHORTEST = 3  # cells along either direction
 WINDOW_PITCH = (20, 14)  # window pixels per [001] and [110] repeat
 
@@ -90,6 +91,8 @@ def register(image, lattice_A):
     InputError
         No such lattice, a scale that disagrees with `lattice_A`, fewer than 3 × 3 cells, bright columns (ADF).
     """
+    if not SIZES_A[0] <= lattice_A <= SIZES_A[1]:
+        raise InputError(f"A lattice parameter of {lattice_A:g} Å is no perovskite's: give one of 3 to 6 Å.")
     _require_field(image, lattice_A)
     # Single hot pixels must not outshine the lattice: windows are cut from the image as it is.
     intensity = np.clip(image.intensity, *np.percentile(image.intensity, (1, 99))).astype(np.float32)

@@ -79,7 +79,7 @@ def profile_table(tilts, names=("v", "u", "gamma")):
     table = {}
     for name in names:
         size = read[f"{name}_deg"].abs()
-        half = (read[f"{name}_deg_hi"] - read[f"{name}_deg_lo"]) / 2
+        half = read[f"{name}_deg_hi"] - read[f"{name}_deg"]  # that of γ ends at zero on the other side
         table |= {name: size, f"{name}_lo": np.maximum(size - half, 0), f"{name}_hi": size + half}
     return pd.DataFrame(table).groupby(read.row).median()
 

@@ -6,7 +6,8 @@ LIMITS = (
     "reads perovskites along [110] only",
     "(u, γ) up to a common sign",
     "u and γ as if the pattern were uniform along the beam; where the alternation is not zero, it may not be",
-    "thermal diffuse scattering, amorphous layers and mosaic are not in its training images",
+    "its training images have thermal scattering's loss, not the electrons it brings to other places",
+    "amorphous layers and mosaic are not in its training images",
     "ood need not notice a lens or a material that looks ordinary",
 )
 
@@ -31,7 +32,10 @@ def model_card(ensemble):
             rms, covered = card["test"][f"rms_{name}_deg"], card["test"][f"coverage_{name}"]
             rows[f"{name}, unseen specimens"] = f"{rms:.2f}° rms, {covered:.3f} of the 90 % intervals hold the truth"
     factors = {"v": "v", "gamma": "u, γ"}
-    rows["conformal factors"] = ", ".join(f"{words} {ensemble.calibration[key]:.2f}" for key, words in factors.items())
+    reaches = {words: ensemble.calibration[key]["factor"] for key, words in factors.items()}
+    rows["conformal factors"] = ", ".join(
+        f"{words} {one[0]:.2f} where surest to {one[-1]:.2f}" for words, one in reaches.items()
+    )
     if "command" in card:
         rows["command"] = card["command"]
     if "cells_sha256" in card:

@@ -48,6 +48,8 @@ THINNEST = 3  # columns of a domain that windows, two columns to each side, can 
 BLENDED = 0.05  # belief that a blended column has in each pattern whatever it shows
 SURE = 0.5  # least probability of a cell that belongs to a region
 SMALLEST_REGION = 4  # cells
+STRIP_CELLS = 20_000  # at a time: some 700 MB
+HALO = 2  # rows: neighbourhoods of neighbourhoods
 CHUNK = 1024  # neighbourhoods at a time, to bound memory
 PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))  # alternation along x, along y
 UNREAD = "?"
@@ -105,7 +107,22 @@ def column_patterns(tilts, common=COMMON, coupling=COUPLING):
 
 
 def _posterior(maps, common):
-    """Probability of each class (R, C, K) before neighbours vote, and the four alternations (R, C)."""
+    """Probability of each class (R, C, K) before neighbours vote, and the four alternations (R, C), strip by strip."""
+    rows, cols = maps["read"].shape
+    step = max(8, 2 * (STRIP_CELLS // (2 * cols)))  # even, so that parities begin alike
+    beliefs, alternations = [], []
+    for start in range(0, rows, step):
+        low, high = max(0, start - HALO), min(rows, start + step + HALO)
+        belief, alternation = _strip({name: each[low:high] for name, each in maps.items()}, common)
+        kept = slice(start - low, start - low + min(step, rows - start))
+        beliefs.append(belief[kept])
+        alternations.append({name: each[kept] for name, each in alternation.items()})
+    joined = {name: np.concatenate([each[name] for each in alternations]) for name in alternations[0]}
+    return np.concatenate(beliefs), joined
+
+
+def _strip(maps, common):
+    """`_posterior` of some rows; those within `HALO` of a cut are not what they are in the whole."""
     shape = maps["read"].shape
     v, w, s = column_tables(maps, common)
     alone = logsumexp(np.log(class_prior()) + _evidence(v, w, w, s, None), axis=-1)

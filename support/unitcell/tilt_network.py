@@ -3,8 +3,8 @@
 Each member of an ensemble predicts v and the doubled coordinates (p, q) of (u, γ) (`unitcell.tilts.doubled`),
 in which both mirror branches agree, how much tilts alternate along the beam, and a variance for each. The
 ensemble's mean and variance are those of the mixture; (u, γ) follows by halving the angle, with γ ≥ 0.
-Intervals are split-conformal: ± c·σ, with c the factor that made 90 % of calibration windows, of structures
-never trained on, fall inside.
+Intervals are split-conformal: ± c(σ)·σ, with c the factor that made 90 % of calibration windows of about that σ, of
+structures never trained on, fall inside.
 """
 
 import math
@@ -86,8 +86,9 @@ class TiltEnsemble:
     members : list of TiltNetwork
     card : dict
         Microscope, crystal, training conditions, recipe and measured errors.
-    calibration : dict of str to float
-        Conformal factor of each of `COORDINATES`; 1.645 (a normal distribution's) if absent.
+    calibration : dict of str to dict, optional
+        Of each of `COORDINATES`: `spread_deg`, stated standard deviations in rising order [degrees], and `factor`, the
+        conformal factor at each of them; 1.645 (a normal distribution's) everywhere if absent.
     familiarity : dict of str to tensor, optional
         What `ood` is measured by, learnt from training-like windows by `unitcell.tilt_training.familiarise`.
     """
@@ -95,7 +96,8 @@ class TiltEnsemble:
     def __init__(self, members, card, calibration=None, familiarity=None):
         self.members = [member.eval() for member in members]
         self.card = card
-        self.calibration = {name: 1.645 for name in COORDINATES} | (calibration or {})
+        self.calibration = {name: {"spread_deg": [1.0], "factor": [1.645]} for name in COORDINATES}
+        self.calibration |= calibration or {}
         self.familiarity = familiarity
 
     @torch.inference_mode()
@@ -138,12 +140,17 @@ class TiltEnsemble:
         centre, spread = estimates(mean.double().numpy(), variance.double().numpy())
         table = {}
         for name in COORDINATES:
-            reach = self.calibration[name] * spread[name]
+            reach = self.reach(name, spread[name])
             # On the canonical branch γ cannot be negative, nor can an alternation: nor can their intervals.
             least = 0.0 if name in ("gamma", "alternation") else -np.inf
             low = np.maximum(centre[name] - reach, least)
             table |= {f"{name}_deg": centre[name], f"{name}_deg_lo": low, f"{name}_deg_hi": centre[name] + reach}
         return table | {"ood": self.unfamiliarity(standardise(windows), hidden)}
+
+    def reach(self, name, spread):
+        """Half width of the 90 % intervals of a coordinate whose standard deviation is stated as `spread` [degrees]."""
+        known = self.calibration[name]
+        return spread * np.interp(np.log(spread), np.log(known["spread_deg"]), known["factor"])
 
     def unfamiliarity(self, windows, hidden):
         """Share of training-like windows that are more ordinary than these standardised windows: (n,) in [0, 1]."""

@@ -23,16 +23,19 @@ th, td { padding: 0.2rem 0.8rem; text-align: right; border-bottom: 1px solid #dd
 LIMITS = (
     "One projection cannot tell (v, u, γ) from its mirror image (v, −u, −γ): the table holds the branch with γ ≥ 0.",
     "Where u is near zero, |γ| is measured but its phase along [001] is not: c⁺ and c⁻ look alike.",
-    "Tilts that alternate along the beam ('+' about a or b) are seen as their mean; `alternation` is their size.",
+    "Unless γ tells them apart, tilts that alternate along the beam ('+' about a or b) look like tilts that do not; "
+    "where `alternation` is not zero, u and γ may be something else.",
 )
 
 
-def save_report(analysis, folder, network_card):
+def save_report(analysis, maps, folder, network_card):
     """Write tilts.csv, regions.csv, tilt_maps.nc and report.html of one image.
 
     Parameters
     ----------
     analysis : unitcell.analysis.Analysis
+    maps : xarray.Dataset
+        See `unitcell.analysis.all_maps`.
     folder : path
         Made if it is not there.
     network_card : dict
@@ -47,7 +50,7 @@ def save_report(analysis, folder, network_card):
     page = report_page(analysis, network_card)
     save_table(analysis.tilts, folder / "tilts.csv")
     save_regions(analysis.regions, folder / "regions.csv")
-    save_dataset(analysis.maps, folder / "tilt_maps.nc")
+    save_dataset(maps, folder / "tilt_maps.nc")
     with written(folder / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
     return folder / "report.html"

@@ -18,6 +18,9 @@ from unitcell.tilts import doubled, softened, to_projection
 from unitcell.training_loop import Training, train
 from unitcell.training_windows import draw_windows, record, standardise
 
+GROUPS = 8  # of windows by their stated standard deviation, each with a conformal factor of its own
+LEAST_IN_GROUP = 400  # windows
+
 
 def train_member(
     source, conditions, *, windows, batch=128, learning_rate=2e-3, bfloat16=False, seed=0, network=None,
@@ -124,18 +127,31 @@ def unseen_windows(stack, conditions, generator, repeats=1):
 
 
 def calibrate(ensemble, windows, projection, coverage=0.9):
-    """Set the conformal factors so that intervals cover `coverage` of these windows (Lei et al. 2018).
+    """Set the conformal factors so that intervals cover `coverage` of these windows, sure ones and unsure ones alike.
 
-    The factor is the ⌈(n + 1)·coverage⌉-th smallest of |error| / σ.
+    Windows are grouped by the standard deviation that is stated for them. In a group of n the factor is the
+    ⌈(n + 1)·coverage⌉-th smallest of |error| / σ (Lei et al. 2018; by groups, Vovk et al. 2003), and between the
+    medians of groups it is interpolated.
     """
     _, mean, variance = ensemble.raw(windows)
     centre, spread = estimates(mean.double().numpy(), variance.double().numpy())
     wrong = errors(centre, projection)
     for name in COORDINATES:
-        ratio = np.sort((np.abs(wrong[name]) / spread[name])[judged(name, projection)])
-        rank = min(int(np.ceil((len(ratio) + 1) * coverage)), len(ratio)) - 1
-        ensemble.calibration[name] = float(ratio[rank])
+        here = judged(name, projection)
+        order = np.argsort(spread[name][here])
+        ratio = (np.abs(wrong[name]) / spread[name])[here][order]
+        groups = min(GROUPS, max(1, len(ratio) // LEAST_IN_GROUP))
+        ensemble.calibration[name] = {
+            "spread_deg": [float(np.median(part)) for part in np.array_split(spread[name][here][order], groups)],
+            "factor": [_conformal(part, coverage) for part in np.array_split(ratio, groups)],
+        }
     return ensemble.calibration
+
+
+def _conformal(ratio, coverage):
+    """The ⌈(n + 1)·coverage⌉-th smallest of n ratios."""
+    rank = min(int(np.ceil((len(ratio) + 1) * coverage)), len(ratio)) - 1
+    return float(np.sort(ratio)[rank])
 
 
 def judged(name, projection):
@@ -184,7 +200,7 @@ def score(ensemble, windows, projection):
     for name in COORDINATES:
         here = judged(name, projection)
         result[f"rms_{name}_deg"] = float(np.sqrt(np.mean(wrong[name][here] ** 2)))
-        inside = np.abs(wrong[name]) <= ensemble.calibration[name] * spread[name]
+        inside = np.abs(wrong[name]) <= ensemble.reach(name, spread[name])
         result[f"coverage_{name}"] = float(inside[here].mean())
     return result
 

@@ -15,6 +15,7 @@ from unitcell.crystals import beam_periods, tilted_perovskite
 from unitcell.errors import InputError
 from unitcell.scattering import Microscope, annular_images
 from unitcell.scattering.beams import fibonacci_points
+from unitcell.scattering.debye_waller import b_factors
 from unitcell.simulation import CELL_SHAPE
 from unitcell.tilts import to_projection
 
@@ -22,6 +23,10 @@ MATERIALS = (
     ("Sr", "Ti", 3.905), ("Ca", "Ti", 3.82), ("La", "Al", 3.79), ("La", "Mn", 3.93), ("Eu", "Mn", 3.85),
     ("La", "Fe", 3.93), ("Bi", "Fe", 3.96), ("Sr", "Ru", 3.93),
 )  # fmt: skip
+# Of these, strangers take any A with any B: what stands on the sites must not be taken for a tilt.
+STRANGE_A = ("Ca", "Sr", "Ba", "La", "Nd", "Eu", "Pb", "Bi")
+STRANGE_B = ("Al", "Ti", "Cr", "Mn", "Fe", "Ni", "Zr", "Nb", "Ru", "Ta")
+STRANGE_LATTICE_A = (3.75, 4.05)
 UNIFORM = ("---", "--+")
 ALTERNATING = ("+--", "-+-", "++-", "+-+", "-++", "+++")
 STEP = 1 / 65535
@@ -54,6 +59,12 @@ class Specimens:
     lost : (float, float)
         Range of the share of thermally scattered electrons that miss the detector: the images of frozen phonons are
         between those of 0.5 and 0.65.
+    strange : float
+        Probability of a stranger: a crystal of random cations and lattice parameter, whose vibrations and whose
+        microscope's apertures are not those that are stated.
+    apertures, vibrations : float
+        Of strangers, largest relative error of semi-angle and detector angles, and largest factor on the Debye–Waller
+        factors (or its inverse).
     thickness_A : (float, float)
         Range of thickness [Å].
     depths : int
@@ -72,15 +83,31 @@ class Specimens:
     coma_A: float = 120.0
     spherical_A: float = 4e3
     lost: tuple = (0.3, 0.8)
+    strange: float = 0.0
+    apertures: float = 0.08
+    vibrations: float = 1.5
     thickness_A: tuple = (20.0, 420.0)
     depths: int = 12
 
     def draw(self, count, seed):
-        """`count` specimens as dictionaries: material, signs, tilts [degrees], a_shift, microscope, k_shift, depths,
-        lost."""
-        generator = np.random.default_rng(seed)
-        shares = np.random.default_rng((seed, 1)).uniform(*self.lost, count)
-        return [self._draw_one(generator) | {"lost": float(share)} for share in shares]
+        """`count` specimens: list of dict.
+
+        With material, signs, tilts [degrees], a_shift, microscope, k_shift, depths [Å], lost, apertures (factors on
+        semi-angle, inner and outer angle) and vibration (a factor).
+        """
+        generator, apart = np.random.default_rng(seed), np.random.default_rng((seed, 1))
+        return [self._draw_one(generator) | self._draw_loss(apart) for _ in range(count)]
+
+    def _draw_loss(self, generator):
+        found = {"lost": float(generator.uniform(*self.lost)), "apertures": (1.0, 1.0, 1.0), "vibration": 1.0}
+        if not (self.strange and generator.random() < self.strange):
+            return found
+        a_site, b_site = str(generator.choice(STRANGE_A)), str(generator.choice(STRANGE_B))
+        return found | {
+            "material": (a_site, b_site, generator.uniform(*STRANGE_LATTICE_A)),
+            "apertures": tuple(1 + self.apertures * generator.uniform(-1, 1, 3)),
+            "vibration": self.vibrations ** generator.uniform(-1, 1),
+        }
 
     def _draw_one(self, generator):
         first = generator.random() < 0.4 or len(self.materials) == 1
@@ -136,6 +163,14 @@ class SimulatedCells:
 
     def __len__(self):
         return self.images.shape[0] * self.images.shape[1]
+
+    def __add__(self, other):
+        """Both as one; the settings are those of the first."""
+        merged = SimulatedCells.__new__(SimulatedCells)
+        for name in ("images", "projection", "depths"):
+            setattr(merged, name, torch.cat([getattr(self, name), getattr(other, name)]))
+        merged.settings, merged.device = self.settings, self.device
+        return merged
 
     def sample(self, count, generator):
         """Cells (count, rows, columns), their (v, u, γ, alternation) (count, 4) and thickness (count,)."""
@@ -224,10 +259,14 @@ def specimen_crystal(specimen):
 
 def specimen_images(specimen, microscope):
     """Registered images of one specimen at its depths, float (T, rows, columns)."""
-    scope = Microscope(**microscope | specimen["microscope"])
+    angles = ("semiangle_mrad", "inner_mrad", "outer_mrad")
+    apertures = {name: microscope[name] * by for name, by in zip(angles, specimen["apertures"], strict=True)}
+    scope = Microscope(**microscope | apertures | specimen["microscope"])
     wide = beam_periods(specimen["signs"])  # its projection repeats twice in such a cell
     options = {"cutoff_mrad": max(50.0, 1.2 * scope.outer_mrad), "excitation_per_A": 0.0}
     options |= {"absorption": specimen["lost"], "mixing": False}
+    factors = b_factors((*specimen["material"][:2], "O"))
+    options["debye_waller_A2"] = {symbol: factor * specimen["vibration"] for symbol, factor in factors.items()}
     # Few k-points err by some 3 %; shifted at random they err otherwise in each specimen, and no error is learnt.
     points = fibonacci_points(3 if wide > 1 else 5) + np.array(specimen["k_shift"])
     options |= {"k_points": (points + 0.5) % 1 - 0.5}

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from unitcell.analysis import analyse
+from unitcell.analysis import ALIEN, analyse
 from unitcell.patterns import reduced_pattern
 from unitcell.tilts import canonical
 from unitcell.twins import twin_errors
@@ -60,7 +60,7 @@ def score(columns):
     found |= {f"coverage_{name}": columns[f"{name}_inside"].mean() for name in NAMES}
     found["coverage"] = np.mean([found[f"coverage_{name}"] for name in NAMES])
     found |= {"pattern_far": columns.pattern_right[far].mean(), "pattern_near": columns.pattern_right[~far].mean()}
-    return pd.Series(found | {"alien": (columns.ood > 0.95).mean()})
+    return pd.Series(found | {"alien": (columns.ood > ALIEN).mean()})
 
 
 def row_sizes(truth, names=NAMES):

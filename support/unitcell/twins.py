@@ -18,6 +18,7 @@ from scipy.spatial import cKDTree
 
 from unitcell.artefacts import load_dataset, save_dataset
 from unitcell.campaign import run_structures
+from unitcell.data import fetch
 from unitcell.errors import InputError
 from unitcell.image_formation import FWHM, Recording, record_image
 from unitcell.images import StemImage
@@ -44,7 +45,7 @@ RESIDUAL = {
 LEAN_MRAD, LEAN_AZIMUTH_DEG = 3.0, 40.0
 SAMPLING_A, SLICE_A = 0.14, 2.74  # 60 mrad, and slices of one ABO and one O2 plane
 PIXEL_A = 0.2  # within the Nyquist distance of an image formed with 30 mrad
-CONFIGURATIONS = 4
+CONFIGURATIONS = 6
 MARGIN_CELLS = 1.5  # beyond the period of the stack, so that every row has its surroundings in the image
 MATCH = 0.3  # of the lattice parameter: farther away a column is another one
 NAMES = ("v", "u", "gamma", "alternation")
@@ -72,7 +73,7 @@ class Twin:
 
 def open_twin(
     name, *, dose=5e4, lean=False, pixel_size_A=0.15, rotation_deg=2.5, repeats=None, source_A=0.35,
-    drift_A=(0.3, -0.2), shear=0.004, jitter_A=0.02, seed=0, folder=FOLDER,
+    drift_A=(0.3, -0.2), shear=0.004, jitter_A=0.02, seed=0, folder=None,
 ):  # fmt: skip
     """Record one twin.
 
@@ -101,8 +102,8 @@ def open_twin(
         Rms displacement of a scan line [Å].
     seed : int
         Of electrons and jitter.
-    folder : path
-        Where the twins' files are.
+    folder : path, optional
+        Where the twins' files are; by default the committed ones.
 
     Returns
     -------
@@ -136,10 +137,11 @@ def open_twin(
     return Twin(image, truth, dict(data.attrs))
 
 
-def twin_dataset(name, folder=FOLDER):
+def twin_dataset(name, folder=None):
     """One twin's committed file: xarray.Dataset of `abf` and its `standard_error` (lean, y, x)."""
     twin_layers(name)
-    return load_dataset(Path(folder) / f"twin_{name}.nc", ("abf", "standard_error"))
+    path = Path(folder) / f"twin_{name}.nc" if folder else fetch(f"twin_{name}")
+    return load_dataset(path, ("abf", "standard_error"))
 
 
 def twin_errors(tilts, truth, pixel_size_A):

@@ -36,7 +36,7 @@ CHAPTERS = {
     "04_train_tilt_network": Step(
         ("tilt_network.safetensors", "metrics.json"), {"surrogate": "03_gp_surrogate/surrogate.nc"}
     ),
-    "05_infer_tilts": Step(("tilts.csv", "tilt_maps.nc")),
+    "05_infer_tilts": Step(("tilts.csv", "regions.csv", "tilt_maps.nc")),
     "06_find_atoms": Step(("atoms.csv", "patches.nc")),
     "07_rvae": Step(("rvae.safetensors", "latent.csv"), {"patches": "06_find_atoms/patches.nc"}),
     "08_gmm_cvae": Step(

@@ -28,6 +28,7 @@ CONDITIONS = Conditions(
 # What differs from `Recipe` when it starts from the committed ensemble.
 FINE_TUNED = {"structures": 1000, "windows": 500_000, "learning_rate": 1e-3, "fine_tune": True}
 ORDINARY = 4000  # windows that teach what is familiar
+UNTILTED_STRANGERS = 0.35  # probability that a tilt of a stranger is zero: crystals are seldom tilted about every axis
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Recipe:
     ----------
     structures : int
         Simulated for training; a tenth as many each for calibration and for the test.
+    strangers : float
+        Share of them by which the number of structures is raised by strangers, see `Specimens`.
     members, windows, batch : int
         Networks, windows each of them is trained on, windows of one step.
     learning_rate : float
@@ -50,6 +53,7 @@ class Recipe:
     """
 
     structures: int = 8000
+    strangers: float = 0.5
     members: int = 4
     windows: int = 4_000_000
     batch: int = 128
@@ -120,7 +124,7 @@ def train_for(microscope, specimens=None, recipe=None, *, folder, scheduler=None
     specimens, recipe, folder = specimens or Specimens(), recipe or Recipe(), Path(folder)
     options = {"folder": folder / "cells", "scheduler": scheduler, "progress": progress}
     few = max(16, recipe.structures // 10)
-    cells = simulate_cells(recipe.structures, microscope, specimens, seed=recipe.seed, **options)
+    cells = training_cells(recipe.structures, microscope, specimens, recipe, recipe.seed, **options)
     members = [trained_member(cells, recipe, index, folder, progress) for index in range(recipe.members)]
     card = cells.settings | {"conditions": CONDITIONS.as_dict(), "recipe": recipe.as_dict()}
     card["cells_sha256"] = hashlib.sha256(cells.images.numpy().tobytes()).hexdigest()
@@ -128,13 +132,23 @@ def train_for(microscope, specimens=None, recipe=None, *, folder, scheduler=None
     generator = torch.Generator().manual_seed(recipe.seed + 10_000)
     familiarise(ensemble, draw_windows(cells, min(recipe.windows, ORDINARY), CONDITIONS, generator)[0])
     for purpose, seed in (("calibration", recipe.seed + 1), ("test", recipe.seed + 2)):
-        other = simulate_cells(few, microscope, specimens, seed=seed, **options)
+        other = training_cells(few, microscope, specimens, recipe, seed, **options)
         windows, projection, _ = draw_windows(other, 12 * few, CONDITIONS, generator)
         if purpose == "calibration":
             calibrate(ensemble, windows, projection.numpy())
         else:
             ensemble.card["test"] = score(ensemble, windows, projection.numpy())
     return ensemble
+
+
+def training_cells(count, microscope, specimens, recipe, seed, **options):
+    """`count` structures of `specimens`, and of strangers as many as the recipe says: SimulatedCells."""
+    cells = simulate_cells(count, microscope, specimens, seed=seed, **options)
+    others = round(recipe.strangers * count)
+    if others == 0:
+        return cells
+    strange = replace(specimens, strange=1.0, untilted=UNTILTED_STRANGERS)
+    return cells + simulate_cells(others, microscope, strange, seed=seed, **options)
 
 
 def trained_member(cells, recipe, index, folder, progress=True):

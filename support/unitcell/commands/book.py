@@ -71,7 +71,7 @@ def _literal(text):
     """A Python literal where `text` is one (3, 1e-4, [100, 200], None, True), else the text itself."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError):
         return text
 
 

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from unitcell.errors import InputError
+
 ImagePath = Annotated[Path, typer.Argument(help="ABF image: dm3, dm4, emd, hspy, zspy, tif, mrc, ser, png or npy.")]
 PixelSize = Annotated[
     float | None, typer.Option("--pixel-size-A", help="Å per pixel, where the file does not say or is wrong.")
@@ -33,10 +35,10 @@ def tilts(
     invert: Invert = False,
     lattice_A: LatticeParameter = None,
     network: Weights = None,
-    seed: Seed = 0,
 ):
     """Read octahedral tilts off one ABF image: tilts.csv, regions.csv, tilt_maps.nc and report.html."""
-    from unitcell.analysis import analyse
+    from unitcell.analysis import all_maps, analyse, same_microscope
+    from unitcell.dense import load_dense_network
     from unitcell.images import read_image
     from unitcell.tilt_network import load_network
     from unitcell.tilt_report import save_report, terminal_lines
@@ -44,8 +46,13 @@ def tilts(
     micrograph = read_image(image, pixel_size_A, frame=_frame(frame), invert=invert)
     model = load_network(network)
     typer.echo(f"image     {micrograph.name}, {' × '.join(map(str, micrograph.intensity.shape[::-1]))} px", err=True)
-    analysis = analyse(micrograph, model, lattice_A, seed=seed, progress=True)
-    page = save_report(analysis, out or _folder_of(image, "tilts"), model.card)
+    analysis = analyse(micrograph, model, lattice_A, progress=True)
+    dense_network, dense_card = load_dense_network()
+    if not same_microscope(dense_card, model.card):
+        dense_network = None
+        typer.echo("The dense map is left out: its network is of another microscope.", err=True)
+    maps = all_maps(analysis, dense_network, progress=True)
+    page = save_report(analysis, maps, out or _folder_of(image, "tilts"), model.card)
     for line in terminal_lines(analysis):
         typer.echo(line)
     typer.echo(f"report    {page}")
@@ -57,6 +64,7 @@ def report(
     out: Annotated[Path | None, typer.Option(file_okay=False, help="Folder for the results [IMAGE's name].")] = None,
     frame: Frame = None,
     invert: Invert = False,
+    lattice_A: LatticeParameter = None,
     network: Weights = None,
     seed: Seed = 0,
 ):
@@ -64,12 +72,14 @@ def report(
     from unitcell.chapter_report import ChapterFailed, report_of_image
     from unitcell.images import read_image
 
-    micrograph = read_image(image, pixel_size_A, frame=_frame(frame), invert=invert)
+    chosen = _frame(frame)
+    micrograph = read_image(image, pixel_size_A, frame=chosen, invert=invert)
+    reading = {"image": str(image.resolve()), "pixel_size_A": pixel_size_A, "frame": chosen, "invert": invert}
+    reading |= {"lattice_A": lattice_A}
     try:
-        page = report_of_image(micrograph, out or _folder_of(image, "report"), network=network, seed=seed)
+        page = report_of_image(micrograph, out or _folder_of(image, "report"), reading, network=network, seed=seed)
     except ChapterFailed as failure:
-        typer.echo(str(failure), err=True)
-        raise typer.Exit(failure.exit_status) from failure
+        raise InputError(" ".join(line.strip() for line in str(failure).splitlines())) from failure
     typer.echo(f"report    {page}")
 
 
@@ -77,7 +87,7 @@ def _frame(text):
     """A frame's number, 'mean', or None."""
     try:
         return ast.literal_eval(text) if text is not None else None
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError):
         return text
 
 

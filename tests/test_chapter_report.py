@@ -1,0 +1,72 @@
+"""`unitcell report`: chapters 05 to 08 on somebody's image, in one page that asks for nothing."""
+
+import nbformat
+import pytest
+from browser import REMEDY, Browser, chromium
+from unitcell.artefacts import load_table
+from unitcell.chapter_report import bound, report_of_image
+from unitcell.errors import InputError
+from unitcell.inference import simulated_control
+from unitcell.tilt_network import load_network
+from unitcell.workflow import load_profile
+
+CHAPTERS = ("05_infer_tilts", "06_find_atoms", "07_rvae", "08_gmm_cvae")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    image = simulated_control(load_network().card, field_A=40.0, pixel_size_A=0.12)
+    smoke = load_profile("smoke")
+    quick = {name: smoke.parameters(name) for name in CHAPTERS[2:]}
+    quick = {name: {k: v for k, v in given.items() if k not in ("patches", "latent")} for name, given in quick.items()}
+    return report_of_image(image, tmp_path_factory.mktemp("report"), more=quick)
+
+
+def test_every_chapter_has_read_the_image(page):
+    tables = {"05_infer_tilts": "tilts.csv", "06_find_atoms": "atoms.csv", "08_gmm_cvae": "classes.csv"}
+    counts = {name: len(load_table(page.parent / name / file)) for name, file in tables.items()}
+    assert counts["05_infer_tilts"] > 100
+    assert counts["06_find_atoms"] > counts["05_infer_tilts"]  # B columns and A columns
+    assert counts["08_gmm_cvae"] > 50
+
+
+def test_the_page_is_alive_and_asks_for_nothing(page):
+    if not chromium():
+        pytest.skip(REMEDY)
+    with Browser() as browser:
+        browser.open(page)
+        assert not [error for error in browser.errors if "favicon" not in error]
+        assert {address.split(":")[0] for address in browser.requests} <= {"file", "data", "blob"}
+        heads = browser.script("[...document.querySelectorAll('h1')].map(h => h.textContent.slice(0, 2))")
+        assert heads == [name[:2] for name in CHAPTERS]
+        assert browser.script("[...document.images].every(i => i.naturalWidth > 0)")
+        plots = browser.script("[...document.querySelectorAll('[data-root-id]')].map(p => p.childElementCount)")
+        assert len(plots) >= 2
+        assert min(plots) > 0
+
+
+def test_nothing_cannot_be_bound():
+    with pytest.raises(InputError, match="no chapter to bind"):
+        bound([], "x")
+
+
+def test_code_and_widgets_stay_out(tmp_path):
+    notebook = nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_markdown_cell("# Words"),
+            nbformat.v4.new_code_cell(
+                "secret = 1",
+                outputs=[
+                    nbformat.v4.new_output(
+                        "display_data", {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}}
+                    )
+                ],
+            ),
+        ]
+    )
+    nbformat.write(notebook, tmp_path / "one.ipynb")
+    text = bound([tmp_path / "one.ipynb"], "A & B")
+    assert "<title>A &amp; B</title>" in text
+    assert "Words" in text
+    assert "secret" not in text
+    assert "widget-view" not in text
