@@ -179,7 +179,7 @@ def test_modules_of_a_notebook_are_found_through_each_other(tmp_path):
     cells = [nbformat.v4.new_code_cell("from unitcell.data import open_image")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "n.ipynb")
     found = {path.stem for path in workflow.modules(tmp_path / "n.ipynb")}
-    assert found == {"data", "images", "artefacts", "errors", "project"}
+    assert found == {"data", "images", "frames", "image_headers", "artefacts", "errors", "project"}
 
 
 def test_recipe_names_the_data_that_a_chapter_opens():

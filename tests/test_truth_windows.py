@@ -42,8 +42,8 @@ def test_committed_network_reads_them(truth):
     table = score_truth(load_network(), few, (3e4,)).set_index("material")
     assert len(table) == 6
     assert table.loc["SrTiO3", "v"] < 0.5
-    assert table.loc["SrTiO3", ["u", "gamma"]].max() < 1.0
-    assert table.loc["SrTiO3", "coverage"] == pytest.approx(0.9, abs=0.06)
+    assert table.loc["SrTiO3", ["u", "gamma"]].max() < 1.1
+    assert 0.8 < table.loc["SrTiO3", "coverage"] < 0.96
 
 
 def test_alternation_is_recognised(truth):

@@ -131,7 +131,8 @@ def calibrate(ensemble, windows, projection, coverage=0.9):
 
     Windows are grouped by the standard deviation that is stated for them. In a group of n the factor is the
     ⌈(n + 1)·coverage⌉-th smallest of |error| / σ (Lei et al. 2018; by groups, Vovk et al. 2003), and between the
-    medians of groups it is interpolated.
+    medians of groups it is interpolated. No group gets less than the factor of all windows together: the surest ones
+    are those that an image which is not quite like the simulated ones betrays first.
     """
     _, mean, variance = ensemble.raw(windows)
     centre, spread = estimates(mean.double().numpy(), variance.double().numpy())
@@ -140,10 +141,11 @@ def calibrate(ensemble, windows, projection, coverage=0.9):
         here = judged(name, projection)
         order = np.argsort(spread[name][here])
         ratio = (np.abs(wrong[name]) / spread[name])[here][order]
+        least = _conformal(ratio, coverage)
         groups = min(GROUPS, max(1, len(ratio) // LEAST_IN_GROUP))
         ensemble.calibration[name] = {
             "spread_deg": [float(np.median(part)) for part in np.array_split(spread[name][here][order], groups)],
-            "factor": [_conformal(part, coverage) for part in np.array_split(ratio, groups)],
+            "factor": [max(least, _conformal(part, coverage)) for part in np.array_split(ratio, groups)],
         }
     return ensemble.calibration
 
