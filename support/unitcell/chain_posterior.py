@@ -159,10 +159,7 @@ class GridPosterior:
 
         Only for the prior `LaplaceUniform`, in which μ and σ are independent.
         """
-        width, centre = (
-            np.broadcast_to(self.prior.width, self.n.shape),
-            np.broadcast_to(self.prior.centre, self.n.shape),
-        )
+        width, centre = np.asarray(self.prior.width, float), np.asarray(self.prior.centre, float)
         return -np.abs(value - centre) / width - np.log(2 * width) - self.log_density_at(value)
 
 

@@ -78,6 +78,12 @@ def ordered_columns(points, unit="Å", least=0.5):
     return ColumnGrid(places, unit)
 
 
+def sublattice(atoms, species, pixel_size_A):
+    """Columns of one species of `unitcell.atoms.find_atoms`, in order [Å]."""
+    points = atoms.loc[atoms.species == species, ["x_px", "y_px"]].to_numpy(float)
+    return ordered_columns(points * pixel_size_A)
+
+
 def _mean_steps(points, tree):
     """Mean steps to the right and down between neighbours: (2, 2)."""
     _, near = tree.query(points, k=min(9, len(points)))

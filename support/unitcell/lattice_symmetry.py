@@ -258,9 +258,3 @@ def window_agreement(part, certain=CERTAIN):
     )
     called = places.assign(doubled=places.least <= 1 - certain, simple=places.total <= 1 - certain)
     return called.groupby("size")[["columns", "doubled", "simple"]].mean()
-
-
-def verdict_units(grid, value, direction):
-    """A difference of bonds in mean bond lengths as the displacement q of a column, in the grid's unit: a quarter of
-    it."""
-    return value * np.linalg.norm(grid.bonds[1 if direction == "along y" else 0]) / 4

@@ -9,6 +9,7 @@ over its data.
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy import special
 
 from unitcell.errors import InputError
@@ -94,3 +95,43 @@ def _grid(n, mean, squares, prior):
     high = min(spread * (1 + 6 / np.sqrt(2 * total)), float(prior.sd_max))
     delta = np.linspace(0, top, POINTS[0])[:, None]
     return delta, np.linspace(min(low, 0.9 * high), high, POINTS[1])[None]
+
+
+def simulated_rows(differences, sd, *, chains, cells, prior, edge, rng):
+    """Many short chains, inferred with their parities known and unknown, for several true differences.
+
+    Parameters
+    ----------
+    differences : sequence of float
+        True sizes of the alternation.
+    sd : float
+        Scatter of one difference.
+    chains, cells : int
+        Number of chains, and differences in each.
+    prior : unitcell.chain_posterior.LaplaceUniform
+    edge : float
+        Upper edge of the ROPE.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per difference: mean, sd and P(outside ROPE) of δ for known and unknown parity; parities_right, the
+        share of chains whose parity relative to the first is told rightly.
+    """
+    rows = []
+    for difference in differences:
+        sign = rng.choice([-1, 1], chains)
+        noise = rng.normal(0, sd, (chains, cells))
+        row = {"true difference": difference}
+        for label, signs in (("known", np.ones(chains)), ("unknown", sign)):
+            values = signs[:, None] * difference + noise
+            mean = values.mean(1)
+            squares = ((values - mean[:, None]) ** 2).sum(1)
+            belief = origin_posterior(np.full(chains, cells), mean, squares, prior, known=label == "known")
+            centre, spread = belief.moments()
+            row |= {f"mean, {label}": centre, f"sd, {label}": spread}
+            row[f"P(outside ROPE), {label}"] = belief.probability_above(edge)
+        row["parities right"] = ((belief.first_is_odd > 0.5) == (sign == sign[0])).mean()
+        rows.append(row)
+    return pd.DataFrame(rows)
