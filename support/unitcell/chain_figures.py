@@ -140,11 +140,12 @@ def draw_intervals(axes, rows, rope, chain, hdi_prob):
     hdi_prob : float
     """
     axes.axhspan(*rope, color="0.9", zorder=0)
-    for decision, color in (("undecided", BLUE), ("diatomic", ORANGE), ("simple chain", GREEN)):
+    axes.fill_between(rows.n, rows.hdi_lo, rows.hdi_hi, color=SKY, lw=0, label="HDI, undecided")
+    for decision, color in (("diatomic", ORANGE), ("simple chain", GREEN)):
         chosen = (rows.decision == decision).to_numpy()
         if chosen.any():
             low, high = (np.where(chosen, rows[edge], np.nan) for edge in ("hdi_lo", "hdi_hi"))
-            axes.fill_between(rows.n, low, high, color=color, alpha=0.6, lw=0, label=f"HDI, {decision}")
+            axes.fill_between(rows.n, low, high, facecolor=color, edgecolor=color, lw=0.5, label=f"HDI, {decision}")
     axes.plot(rows.n, rows["mean"], color="black", lw=0.8)
     n = np.geomspace(3, rows.n.max(), 100)
     for sign in (-1, 1):

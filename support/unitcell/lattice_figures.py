@@ -31,7 +31,15 @@ def draw_alternation(axes, image, grid, direction, component, limit, title=""):
     lines = grid.places.swapaxes(0, 1) if direction == "along y" else grid.places
     middle = lines[:, 1::3][:, : values.shape[1]] / image.pixel_size_A
     return axes.scatter(
-        middle[..., 0], middle[..., 1], c=values, cmap="RdBu_r", vmin=-limit, vmax=limit, s=16, edgecolor="none"
+        middle[..., 0],
+        middle[..., 1],
+        c=values,
+        cmap="RdBu_r",
+        vmin=-limit,
+        vmax=limit,
+        s=26,
+        edgecolor="black",
+        linewidth=0.4,
     )
 
 
