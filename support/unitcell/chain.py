@@ -211,7 +211,7 @@ def sample_posterior(chains_bonds, sample_sizes, *, draws=1000, chains=4, seed=0
     _check_sampling(lengths, sample_sizes, draws, chains)
     given = [priors(value) if lattice is None else lattice_priors(lattice) for value in lengths.values()]
     prior = xr.concat(given, _axis("case", lengths))
-    compiled = compile_model(chain_model(next(iter(lengths.values())), prior.isel(case=0)))
+    compiled = _compile(chain_model(next(iter(lengths.values())), prior.isel(case=0)))
     runs = {
         (name, n): _sample(
             compiled, value[:, :n], prior.sel(case=name), draws=draws, chains=chains, entropy=(seed, index, n)
@@ -236,7 +236,7 @@ def save_posterior(idata, path):
         idata.to_netcdf(str(temporary), engine="h5netcdf")
 
 
-def compile_model(model):
+def _compile(model):
     """Compile for nutpie; with cxx empty PyTensor asks for neither g++ nor a BLAS, which Numba does not need."""
     import nutpie
     import pytensor

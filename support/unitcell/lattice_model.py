@@ -7,12 +7,13 @@ for its columns share its jitter; a datum is N(θ_cr, σ_c). θ_cr is integrated
 lengths in mean bond lengths.
 """
 
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
-from unitcell.chain import compile_model
 from unitcell.errors import InputError
 from unitcell.lattice_symmetry import COMPONENTS, alternations
 from unitcell.rope import check_rule
@@ -62,75 +63,95 @@ def _spacings(grid):
     return (x - y) / np.sqrt(np.nanmean(x) * np.nanmean(y))
 
 
-def rows_model(table):
-    """The model in PyMC. Its data are mutable, so that one compilation serves every lattice."""
-    import pymc as pm
-
-    with pm.Model(coords={"contrast": list(CONTRASTS)}) as model:
-        data = {name: pm.Data(name, value) for name, value in _arrays(table).items()}
-        mu = pm.Laplace("mu", mu=0, b=0.2, dims="contrast")
-        tau = pm.HalfNormal("tau", sigma=0.1, dims="contrast")
-        sigma = pm.Uniform("sigma", lower=0, upper=1, dims="contrast")
-        of = data["which"]
-        spread = pm.math.sqrt(tau[of] ** 2 + sigma[of] ** 2 / data["m"])
-        pm.Normal("row_mean", mu=mu[of], sigma=spread, observed=data["mean"])
-        pm.Gamma("row_squares", alpha=(data["m"] - 1) / 2, beta=0.5 / sigma[of] ** 2, observed=data["squares"])
-    return model
-
-
-def _arrays(table):
-    which = table.contrast.map({name: number for number, name in enumerate(CONTRASTS)})
-    return {
-        "which": which.to_numpy(np.int64), "m": table.m.to_numpy(float),
-        "mean": table["mean"].to_numpy(float), "squares": table.squares.to_numpy(float),
-    }  # fmt: skip
-
-
-def sample_lattices(grids, *, draws=1000, chains=4, seed=0):
-    """Posteriors of the five contrasts of every lattice, by NUTS.
+@dataclass(frozen=True)
+class RowsPosterior:
+    """Marginal posteriors of the five contrasts of one lattice, which are independent of each other.
 
     Parameters
     ----------
-    grids : dict of str to unitcell.column_grid.ColumnGrid
-    draws, chains, seed : int
+    mu, mu_cdf : dict of str to ndarray, shape (301,)
+        By contrast: a grid of μ [mean bond length] and the cumulative probability on it.
+    """
+
+    mu: dict
+    mu_cdf: dict
+
+    def outside(self, rope):
+        """Probability that each contrast lies outside the ROPE, as a dictionary."""
+        inside = {name: np.diff(np.interp(rope, self.mu[name], self.mu_cdf[name]))[0] for name in self.mu}
+        return {name: 1 - share for name, share in inside.items()}
+
+    def moments(self, name):
+        """Mean and standard deviation of one contrast."""
+        middle, mass = (self.mu[name][1:] + self.mu[name][:-1]) / 2, np.diff(self.mu_cdf[name])
+        mean = (middle * mass).sum()
+        return mean, np.sqrt(((middle - mean) ** 2 * mass).sum())
+
+    def draws(self, number, rng):
+        """Random draws as arviz.InferenceData: `posterior` with mu (chain, draw, contrast)."""
+        import arviz as az
+
+        drawn = [np.interp(rng.uniform(size=number), self.mu_cdf[name], self.mu[name]) for name in CONTRASTS]
+        mu = np.stack(drawn, -1)[None]
+        return az.from_dict(posterior={"mu": mu}, coords={"contrast": list(CONTRASTS)}, dims={"mu": ["contrast"]})
+
+
+def rows_posterior(grid):
+    """Exact posterior of a lattice's five contrasts, whatever its rows share.
+
+    Given τ and σ the posterior of μ_c is known up to its Laplace prior, for the rows' means enter through their
+    weighted mean and sum of squares only; the rest is a sum over a grid in (τ, σ). Priors: μ ~ Laplace(0, 0.2), τ ~
+    half-normal of scale 0.1, σ ~ Uniform(0, 1).
+
+    Parameters
+    ----------
+    grid : unitcell.column_grid.ColumnGrid
 
     Returns
     -------
-    dict of str to arviz.InferenceData
-        By lattice: `posterior` (mu, tau, sigma: chain, draw, contrast) and `sample_stats`.
+    RowsPosterior
     """
-    import nutpie
-
-    tables = {name: row_moments(grid) for name, grid in grids.items()}
-    compiled = compile_model(rows_model(next(iter(tables.values()))))
-    seeds = np.random.SeedSequence(seed).generate_state(len(tables))
-    return {
-        name: nutpie.sample(
-            compiled.with_data(**_arrays(table)), draws=draws, tune=1000, chains=chains, target_accept=0.95,
-            save_warmup=False, seed=int(own), progress_bar=False,
-        )
-        for own, (name, table) in zip(seeds, tables.items(), strict=True)
-    }  # fmt: skip
+    parts = {name: _contrast_posterior(part) for name, part in row_moments(grid).groupby("contrast", sort=False)}
+    return RowsPosterior(
+        {name: part[0] for name, part in parts.items()}, {name: part[1] for name, part in parts.items()}
+    )
 
 
-def kinds(idata, rope):
+def _contrast_posterior(rows):
+    """Grid of μ and its cumulative probability, from the moments of the rows of one contrast."""
+    m, mean = (rows[name].to_numpy()[:, None, None] for name in ("m", "mean"))  # (rows, 1, 1)
+    squares, free = rows.squares.sum(), (rows.m - 1).sum()
+    sigma = np.sqrt(squares / stats.chi2.isf(np.linspace(1e-5, 1 - 1e-5, 30), free))
+    tau = 0.5 * np.linspace(0, 1, 80)[:, None] ** 2  # dense where rows agree; 0.5 is five scales of the prior
+    variance = tau**2 + sigma**2 / m  # (rows, τ, σ)
+    weight = (1 / variance).sum(0)
+    centre = (mean / variance).sum(0) / weight
+    log_p = -((mean - centre) ** 2 / variance).sum(0) / 2 - np.log(variance).sum(0) / 2
+    log_p = log_p - free * np.log(sigma) - squares / (2 * sigma**2) - tau**2 / (2 * 0.1**2)
+    log_p = log_p + np.log(np.gradient(tau[:, 0]))[:, None] + np.log(np.gradient(sigma))
+    best = np.unravel_index((log_p - np.log(weight) / 2).argmax(), log_p.shape)
+    mu = centre[best] + np.sinh(np.linspace(-6, 6, 301)) / np.sinh(6) * 1.5  # to Laplace's tails, dense at the peak
+    log_mu = log_p - weight * (mu[:, None, None] - centre) ** 2 / 2 - np.abs(mu[:, None, None]) / 0.2
+    density = np.exp(log_mu - log_mu.max()).sum((1, 2))
+    cdf = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2 * np.diff(mu))])
+    return mu, cdf / cdf[-1]
+
+
+def kinds(posterior, rope):
     """Probability of each kind of lattice: 'square', 'rectangular', 'doubled along x', 'along y', 'both', as a Series.
 
     Doubled where an alternation lies outside the ROPE; else rectangular where the difference of the spacings does.
 
     Parameters
     ----------
-    idata : arviz.InferenceData
-        One lattice of `sample_lattices`.
+    posterior : RowsPosterior
     rope : sequence of two float
     """
     check_rule(rope, 0.5)
-    mu = idata.posterior["mu"]
-    outside = ((mu < rope[0]) | (mu > rope[1])).stack(sample=("chain", "draw"))
-    x, y = (outside.sel(contrast=[f"along {axis}, {part}" for part in COMPONENTS]).any("contrast") for axis in "xy")
-    rectangular = outside.sel(contrast=SPACING)
-    shares = {
-        "square": ~x & ~y & ~rectangular, "rectangular": ~x & ~y & rectangular,
-        "doubled along x": x & ~y, "doubled along y": y & ~x, "doubled along both": x & y,
-    }  # fmt: skip
-    return pd.Series({kind: float(share.mean()) for kind, share in shares.items()})
+    outside = posterior.outside(rope)
+    x, y = (1 - np.prod([1 - outside[f"along {axis}, {part}"] for part in COMPONENTS]) for axis in "xy")
+    plain, rectangular = (1 - x) * (1 - y), outside[SPACING]
+    return pd.Series(
+        {"square": plain * (1 - rectangular), "rectangular": plain * rectangular, "doubled along x": x * (1 - y),
+         "doubled along y": y * (1 - x), "doubled along both": x * y}
+    )  # fmt: skip
