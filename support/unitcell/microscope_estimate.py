@@ -77,7 +77,9 @@ class Estimate:
         return replace(Microscope(), energy_eV=energy_eV, **apertures)
 
 
-def estimate_microscope(window, material=("Sr", "Ti", 3.905), energy_eV=2e5, starts=STARTS, *, steps=12, progress=True):
+def estimate_microscope(
+    window, material=("Sr", "Ti", 3.905), energy_eV=2e5, starts=STARTS, *, keep=(), steps=12, progress=True
+):
     """Search for the microscopes that show an untilted crystal as `window` does.
 
     Parameters
@@ -89,6 +91,8 @@ def estimate_microscope(window, material=("Sr", "Ti", 3.905), energy_eV=2e5, sta
         Not searched: files state it, and apertures make up for it.
     starts : sequence of (float, float)
         Convergence semi-angles [mrad], each with a detector from half of it to all of it, and thicknesses [Å].
+    keep : sequence of str
+        Of `SEARCHED`, what stays as it starts: `APERTURES`, where they are known.
     steps : int
         Most Gauss-Newton steps from each.
 
@@ -106,7 +110,7 @@ def estimate_microscope(window, material=("Sr", "Ti", 3.905), energy_eV=2e5, sta
     for semiangle, thickness in tqdm(starts, desc="microscopes", disable=not progress):
         apertures = {"semiangle_mrad": semiangle, "inner_mrad": semiangle / 2, "outer_mrad": semiangle}
         known = apertures | {"thickness_A": thickness, "log_source_A": -1.2, "log_ellipticity": 0.2, "source_rad": 0.5}
-        ends.append(refined(_Comparison(window, material, energy_eV), known, steps))
+        ends.append(refined(_Comparison(window, material, energy_eV), known, steps, keep))
     return sorted(ends, key=lambda end: end.cost)
 
 
@@ -150,9 +154,10 @@ def save_microscope(estimate, material, energy_eV, path):
     return path
 
 
-def refined(comparison, known, steps):
+def refined(comparison, known, steps, keep=()):
     """Gauss-Newton steps with Marquardt's damping from the values `known` (others zero): Estimate."""
     step, low, high, _ = (np.array(part) for part in zip(*SEARCHED.values(), strict=True))
+    step = np.where([name in keep for name in SEARCHED], 0.0, step)
     point = np.clip([known.get(name, 0.0) for name in SEARCHED], low, high)
     misfit, damping = comparison(point), 0.05
     for _ in range(steps):
