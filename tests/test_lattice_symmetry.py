@@ -157,6 +157,21 @@ def test_real_perovskite_is_doubled_along_x_and_srtio3_is_not(real):
         assert answer["columns"].max() <= 49
 
 
+def test_without_the_real_images_simulated_ones_say_so(monkeypatch):
+    def unavailable(*_):
+        raise DataUnavailable("no network")
+
+    monkeypatch.setattr("unitcell.real_lattices.open_image", unavailable)
+    monkeypatch.setattr("unitcell.darkfield.fetch", unavailable)
+    path, specimen = open_specimen()
+    assert path is None
+    for lattices, verdict in ((specimen, "doubled"), (open_control(), "simple")):
+        name, lattice = next(iter(lattices.items()))
+        assert lattice.image.simulated
+        answer = verdicts(field_of_view(lattice.grid, ROPE, name=name)).set_index("direction")
+        assert answer.loc["along x", "verdict"] == verdict
+
+
 def test_planner_predicts_real_lattices_with_ten_picometres_of_noise(real, rng):
     for name in ("perovskite, A", "SrTiO3 ADF, Sr"):
         for rope in (ROPE, [-0.03, 0.03]):
