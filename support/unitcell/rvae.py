@@ -29,6 +29,7 @@ class DenseEncoder(Encoder):
         return super().forward(images.flatten(1))
 
 
+ACTIVATIONS = {"tanh": nn.Tanh, "silu": nn.SiLU}
 ENCODERS = {"polar": PolarEncoder, "dense": DenseEncoder}
 
 
@@ -39,27 +40,38 @@ def pixel_grid(side):
 
 
 class CoordinateDecoder(nn.Module):
-    """Intensity at a position given the content: p(x | z, position), three tanh layers.
+    """Intensity at a position given the content: p(x | z, position), three hidden layers.
 
     `detail` multiplies the initial weights of the position, so that the untrained decoder already
     varies over a fraction of the window; from PyTorch's own initial weights (1) it first has to grow
     them, which takes most of the training.
     """
 
-    def __init__(self, content, hidden=128, detail=1.0):
+    def __init__(self, content, hidden=128, detail=1.0, activation="tanh"):
         super().__init__()
         self.position = nn.Linear(2, hidden)
         with torch.no_grad():
             self.position.weight.mul_(detail)
             self.position.bias.mul_(detail)
         self.content = nn.Linear(content, hidden, bias=False)
+        bend = ACTIVATIONS[activation]
         self.hidden = nn.Sequential(
-            nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1)
+            bend(), nn.Linear(hidden, hidden), bend(), nn.Linear(hidden, hidden), bend(), nn.Linear(hidden, 1)
         )
 
-    def forward(self, position, z):
-        """Positions (B, P, 2) and content (B, d) → intensities (B, P)."""
-        return self.hidden(self.position(position) + self.content(z)[:, None]).squeeze(-1)  # (B, P, h) → (B, P)
+    def forward(self, grid, z, turn=None, shift=None):
+        """Positions (P, 2), turned by (B, 2, 2) and shifted by (B, 2), and content (B, d) → intensities (B, P).
+
+        Each image turns the weights instead of the positions: its first layer is then one small matrix, (3, h).
+        """
+        slope = self.position.weight.T.expand(len(z), -1, -1)  # (B, 2, h)
+        level = self.content(z) + self.position.bias  # (B, h)
+        if shift is not None:
+            level = level + shift @ self.position.weight.T
+        if turn is not None:
+            slope = turn @ slope
+        places = nn.functional.pad(grid, (0, 1), value=1.0).expand(len(z), -1, -1)  # (B, P, 3)
+        return self.hidden(places @ torch.cat([slope, level[:, None]], 1)).squeeze(-1)  # (B, P, h) → (B, P)
 
 
 class RotationalVAE(nn.Module):
@@ -90,14 +102,14 @@ class RotationalVAE(nn.Module):
 
     def __init__(
         self, side, latent_dim=2, *, rotation_prior=0.1, translation_prior=0.1, noise_sd=1.0, detail=1.0, hidden=128,
-        encoder="polar",
+        encoder="polar", activation="silu",
     ):
         super().__init__()
         self.side, self.latent_dim, self.latents = side, latent_dim, 3 + latent_dim
         self.rotation_prior, self.translation_prior, self.noise_sd = rotation_prior, translation_prior, noise_sd
         self.hidden = hidden
         self.encoder = ENCODERS[encoder](side, self.latents, hidden)
-        self.decoder = CoordinateDecoder(latent_dim, hidden, detail)
+        self.decoder = CoordinateDecoder(latent_dim, hidden, detail, activation)
         self.register_buffer("grid", pixel_grid(side), persistent=False)
 
     def sharpen(self, detail):
@@ -116,14 +128,8 @@ class RotationalVAE(nn.Module):
     def decode(self, z, angle=None, shift=None, grid=None):
         """Content (B, d), angle (B,) [rad], shift (B, 2) [half windows], positions (P, 2) → intensities (B, P)."""
         grid = self.grid if grid is None else grid
-        position = grid.expand(len(z), *grid.shape)  # (B, P, 2)
-        if angle is not None:
-            cos, sin = torch.cos(angle), torch.sin(angle)
-            turn = torch.stack([torch.stack([cos, sin], 1), torch.stack([-sin, cos], 1)], 1)  # (B, 2, 2)
-            position = position @ turn
-        if shift is not None:
-            position = position + shift[:, None]
-        return self.decoder(position, z)
+        turn = None if angle is None else rotation(angle)
+        return self.decoder(grid, z, turn, shift)
 
     def terms(self, images, labels, noise, pixels=None):
         """Mean loss terms of a batch, whose negative sum is the ELBO; `noise` is (B, latents).
@@ -152,10 +158,11 @@ class RotationalVAE(nn.Module):
         }
         if isinstance(self.encoder, PolarEncoder):
             with torch.no_grad():
-                pose = mean[:, 3:], mean[:, 0], mean[:, 1:3] * self.translation_prior
-                match = self.encoder.match(rings, view, lambda grid: self.decode(*pose, grid))
+                few = len(images) // 4 + 1
+                pose = mean[:few, 3:], mean[:few, 0], mean[:few, 1:3] * self.translation_prior
+                match = self.encoder.match(rings[:few], view[:few], lambda grid: self.decode(*pose, grid))
                 wanted = torch.softmax(match / self.noise_sd**2, 1)
-            terms["search"] = -(wanted * torch.log_softmax(scores.float(), 1)).sum(1).mean()
+            terms["search"] = -(wanted * torch.log_softmax(scores[:few].float(), 1)).sum(1).mean()
         return terms
 
     @torch.no_grad()
@@ -176,6 +183,12 @@ class RotationalVAE(nn.Module):
     def architecture(self):
         """Name and sizes, for the weights' file."""
         return f"{ARCHITECTURE} side={self.side} latent={self.latent_dim} hidden={self.hidden}"
+
+
+def rotation(angle):
+    """Angles (B,) [rad] → matrices (B, 2, 2) that turn positions (down, left), written as rows, by them."""
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    return torch.stack([torch.stack([cos, sin], 1), torch.stack([-sin, cos], 1)], 1)
 
 
 def circular(angle):
