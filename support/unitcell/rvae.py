@@ -13,7 +13,7 @@ from torch import nn
 
 from unitcell.artefacts import load_weights, save_weights
 from unitcell.autoencoder import Encoder, kl_normal
-from unitcell.polar import PolarEncoder
+from unitcell.polar import PolarEncoder, rotation
 
 ARCHITECTURE = "rvae"
 
@@ -162,6 +162,8 @@ class RotationalVAE(nn.Module):
                 pose = mean[:few, 3:], mean[:few, 0], mean[:few, 1:3] * self.translation_prior
                 match = self.encoder.match(rings[:few], view[:few], lambda grid: self.decode(*pose, grid))
                 wanted = torch.softmax(match / self.noise_sd**2, 1)
+            ahead = np.pi / self.encoder.views * torch.tanh(noise[:, 0])
+            terms["unsteadiness"] = self.encoder.unsteadiness(images, view, mean, ahead).mean()
             terms["search"] = -(wanted * torch.log_softmax(scores[:few].float(), 1)).sum(1).mean()
         return terms
 
@@ -183,12 +185,6 @@ class RotationalVAE(nn.Module):
     def architecture(self):
         """Name and sizes, for the weights' file."""
         return f"{ARCHITECTURE} side={self.side} latent={self.latent_dim} hidden={self.hidden}"
-
-
-def rotation(angle):
-    """Angles (B,) [rad] → matrices (B, 2, 2) that turn positions (down, left), written as rows, by them."""
-    cos, sin = torch.cos(angle), torch.sin(angle)
-    return torch.stack([torch.stack([cos, sin], 1), torch.stack([-sin, cos], 1)], 1)
 
 
 def circular(angle):
