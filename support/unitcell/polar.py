@@ -14,6 +14,8 @@ from torch import nn
 
 from unitcell.autoencoder import Encoder
 
+TIE_NATS = 2.0
+
 
 class PolarEncoder(nn.Module):
     """q(γ, t, z | x) from the rings of a sub-image.
@@ -65,7 +67,14 @@ class PolarEncoder(nn.Module):
     def forward(self, images):
         """(B, side, side) → mean and log standard deviation, (B, latents) each, at the view of the highest score."""
         rings = self.sample(images)
-        return self.described(rings, self.scores(rings).argmax(1))
+        return self.described(rings, self.chosen(self.scores(rings)))
+
+    def chosen(self, scores):
+        """The view of the highest score; of symmetry's equals, within TIE_NATS of it, the smallest turn: (B,)."""
+        turn = torch.arange(self.views, device=scores.device)
+        turn = torch.minimum(turn, self.views - turn) - (turn <= self.views // 2) * 0.5  # 0, 1, −1, 2, −2, …
+        tied = scores > scores.amax(1, keepdim=True) - TIE_NATS
+        return torch.where(tied, turn, torch.inf).argmin(1)
 
     def described(self, rings, view):
         """What is seen in the given view (B,): mean and log standard deviation, the angle counted from no turn."""
