@@ -8,7 +8,6 @@ The scores are taught by search: the decoder's picture is held against all K vie
 rings (as projections are matched in electron cryo-microscopy; cf. Nasiri and Bepler 2022).
 """
 
-import numpy as np
 import torch
 from torch import nn
 
