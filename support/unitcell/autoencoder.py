@@ -1,5 +1,6 @@
 """What the variational autoencoders share: an encoder, the KL terms, input checks and one training loop."""
 
+import math
 import time
 import warnings
 
@@ -129,7 +130,7 @@ class ElboTraining(Training):
     def _note(self):
         """An entry of the history: the mean of each term over the epoch."""
         means = {name: sum(terms[name] for terms in self.recent) / len(self.images) for name in self.recent[0]}
-        elbo = -sum(value for name, value in means.items() if name not in GUIDES)
+        elbo = -math.fsum(value for name, value in means.items() if name not in GUIDES)  # whatever their order
         before = sum(entry["seconds"] for entry in self.history)
         self.history.append({"epoch": self._epoch(), "elbo": elbo} | means | {"seconds": self.seconds - before})
         self.recent = []
