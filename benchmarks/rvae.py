@@ -36,11 +36,12 @@ def main():
     """Compare, then measure the memory of a large stack."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--epochs", type=int, default=ATOMAI_EPOCHS)
     parser.add_argument("--peer-rate", type=float, default=1e-4, help="AtomAI's learning rate; 1e-4 is its own")
     parser.add_argument("--images", type=int, default=0, help="also one epoch over so many sub-images on the disk")
     given = parser.parse_args()
-    torch.set_num_threads(os.cpu_count())
+    torch.set_num_threads(given.threads)
     patches, _, _ = rotated_twin(TRAINED + HELD_OUT, SIDE, 0.3125 * 24 / SIDE, seed=1)
     images = checked_patches(patches)
     found = against_atomai(images[:TRAINED], images[TRAINED:], given.epochs, given.peer_rate, given.device)

@@ -31,10 +31,8 @@ def twin_windows(name, count, window_px, *, rotations_deg=(0.0,), shape=(620, 62
         As from `atoms.cut_patches` of the last image, with the truth as further coordinates of `atom`.
     """
     parts = [_windows(name, window_px, rotation, shape, seed + n) for n, rotation in enumerate(rotations_deg)]
-    whole = xr.concat(
-        [part.drop_vars("image") for part in parts], "atom", combine_attrs="override", data_vars="all", coords="minimal",
-        compat="override",
-    )  # fmt: skip
+    how = {"combine_attrs": "override", "data_vars": "all", "coords": "minimal", "compat": "override"}
+    whole = xr.concat([part.drop_vars("image") for part in parts], "atom", **how)
     chosen = np.sort(np.random.default_rng(seed).permutation(whole.sizes["atom"])[:count])
     return whole.isel(atom=chosen).assign(image=parts[-1].image)
 
