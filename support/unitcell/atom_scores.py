@@ -40,7 +40,7 @@ def scores(found, twin, expected, sample=150, seed=0):
     -------
     pandas.DataFrame
         Index species and "all"; `recall`; `precision` (of atoms nearest to that species); `f1`; `rms_A`, error along
-        one axis of all matched columns; `bound_A`, rms of `joint_bounds`; `ratio` of error to bound on the same columns.
+        one axis of all matched columns; `bound_A`, rms of `joint_bounds`; `ratio` of error to bound, on the same few.
     """
     pixel_A = float(twin.attrs["pixel_size_A"])
     places, species = np.column_stack([twin.x_px, twin.y_px]), twin.species.values.astype(str)
