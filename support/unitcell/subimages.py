@@ -87,7 +87,8 @@ def with_truth(atoms, twin, radius_A=0.8):
 def save_patches(data, path):
     """Write patches as 16-bit integers in chunks of atoms, an eighth of what float64 would take."""
     side = data.sizes["y"], data.sizes["x"]
-    packed = {"dtype": "uint16", "scale_factor": np.float32(1 / 65535), "zlib": True, "complevel": 3}
+    packed = {"dtype": "uint16", "scale_factor": np.float32(1 / 65534), "_FillValue": np.uint16(65535)}
+    packed |= {"zlib": True, "complevel": 3}
     packed["chunksizes"] = (min(256, data.sizes["atom"]), *side)
     with written(path) as temporary:
         data.to_netcdf(temporary, engine="h5netcdf", encoding={"patch": packed, "image": {"zlib": True}})
