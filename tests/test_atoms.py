@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from unitcell import atoms, darkfield
+from unitcell import atom_maps, atoms, darkfield, subimages
 from unitcell.errors import InputError
 from unitcell.images import StemImage
+from unitcell.refinement import refine_columns
 from unitcell.segmenter import load_segmenter
 
 
@@ -52,11 +53,24 @@ def test_finds_the_columns_at_another_magnification(predictor):
     assert len(atoms.matched(table[["x_px", "y_px"]], at, 5)) >= 0.97 * len(at)
 
 
-def test_refinement_recovers_a_noise_free_centre():
-    spot = darkfield.Columns(np.array([20.37]), np.array([17.81]), np.ones(1), np.full(1, 5.0))
-    image = darkfield.render(spot, (40, 40), tail=0.0)
-    x, y = atoms.refine_centres(image, np.array([21.4]), np.array([17.0]), 9.0)
-    assert (x[0], y[0]) == pytest.approx((20.37, 17.81), abs=1e-3)
+def test_refinement_takes_bright_neighbours_away():
+    spots = darkfield.Columns(
+        np.array([20.37, 30.6, 20.1]), np.array([22.81, 22.2, 34.4]), np.array([0.3, 1.0, 1.0]), np.full(3, 2.2)
+    )
+    image = (100 + 400 * darkfield.render(spots, (56, 52), tail=0.15)).astype(np.float32)
+    x, y, height, sigma = refine_columns(image, spots.x + np.array([0.8, -0.6, 0.5]), spots.y - 0.6)
+    np.testing.assert_allclose(np.column_stack([x, y]), np.column_stack([spots.x, spots.y]), atol=0.02)
+    np.testing.assert_allclose(sigma, 2.2, atol=0.1)
+    np.testing.assert_allclose(height, 400 * spots.height, rtol=0.05)
+
+
+def test_refinement_keeps_a_guess_where_there_is_no_column():
+    image = np.random.default_rng(0).poisson(50.0, (60, 60)).astype(np.float32)
+    guess = np.array([15.0, 40.0]), np.array([15.0, 40.0])
+    x, y, height, _ = refine_columns(image, *guess)
+    assert np.hypot(x - guess[0], y - guess[1]).max() < 0.36 * np.hypot(25, 25)
+    assert np.isfinite(x).all()
+    assert len(height) == 2
 
 
 def test_species_of_one_and_of_two_kinds():
@@ -93,7 +107,7 @@ def test_zigzag_of_a_known_lattice():
 
 def test_patches_are_centred_binned_and_scaled(twin, found):
     table, probability = found
-    data = atoms.cut_patches(twin[0], table, probability, window_px=64, binning=2)
+    data = subimages.cut_patches(twin[0], table, probability, window_px=64, binning=2)
     assert data.patch.shape[1:] == (32, 32)
     assert float(data.patch.min()) >= 0
     assert float(data.patch.max()) <= 1
@@ -106,7 +120,7 @@ def test_patches_are_centred_binned_and_scaled(twin, found):
     block = scaled[corner[1] : corner[1] + 2, corner[0] : corner[0] + 2].mean()
     row = int(np.argmin(np.hypot(data.x_px.values - table.x_px[n], data.y_px.values - table.y_px[n])))
     assert float(data.patch[row, 0, 0]) == pytest.approx(block, abs=1e-6)
-    segmented = atoms.cut_patches(twin[0], table, probability, window_px=64, binning=2, representation="segmented")
+    segmented = subimages.cut_patches(twin[0], table, probability, window_px=64, binning=2, representation="segmented")
     assert float(segmented.patch[:, 15:17, 15:17].mean()) > 0.8
 
 
@@ -128,12 +142,35 @@ def test_no_atoms(predictor):
         ({"window_px": 400}, "window_px = 400 is larger"),
         ({"window_px": 50, "binning": 4}, "multiple of binning"),
         ({"window_px": 316}, "No atom"),
-        ({"window_px": 64, "representation": "smooth"}, "'raw' or 'segmented'"),
+        ({"window_px": 64, "representation": "smooth"}, "'raw', 'smoothed' or 'segmented'"),
+        ({}, "Give the window's size once"),
+        ({"window_px": 64, "window_A": 5.0}, "Give the window's size once"),
+        ({"window_A": float("nan")}, "window_A = nan is no length"),
     ],
 )
 def test_bad_windows(twin, found, given, words):
     with pytest.raises(InputError, match=words):
-        atoms.cut_patches(twin[0], *found, **given)
+        subimages.cut_patches(twin[0], *found, **given)
+
+
+def test_window_in_angstrom_and_packing(twin, found, tmp_path):
+    table, probability = found
+    data = subimages.cut_patches(twin[0], table, probability, window_A=5.0, binning=2, representation="smoothed")
+    assert data.window_px == 64
+    assert data.patch.dtype == np.float32
+    subimages.save_patches(data, tmp_path / "patches.nc")
+    back = atom_maps.load_patches(tmp_path / "patches.nc")
+    assert back.patch.dtype == np.float32
+    np.testing.assert_allclose(back.patch, data.patch, atol=1e-5)
+    assert back.species.values.tolist() == data.species.values.tolist()
+    with pytest.raises(InputError, match="The segmentation has shape"):
+        subimages.cut_patches(twin[0], table, probability[:-1], window_px=64, binning=2, representation="segmented")
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, float("nan")])
+def test_a_threshold_that_is_no_probability(twin, predictor, threshold):
+    with pytest.raises(InputError, match="is no probability"):
+        atoms.find_atoms(twin[0], predictor, threshold=threshold)
 
 
 def test_training_examples_are_scaled_and_have_columns():

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pandas as pd
-import xarray as xr
-from scipy import ndimage, optimize
+from scipy import ndimage
 from scipy.spatial import cKDTree
 from skimage.feature import peak_local_max
 from sklearn.mixture import GaussianMixture
 
 from unitcell.errors import InputError
+from unitcell.refinement import refine_columns
 from unitcell.segmenter import segment
 
 
@@ -26,7 +26,7 @@ def find_atoms(image, predictor, *, threshold=0.5, refine=True, a_spacing_A=None
     threshold : float
         Probability above which a pixel belongs to a column.
     refine : bool
-        Fit a Gaussian to each column.
+        Fit the columns to the intensity, each with its neighbours taken away (`unitcell.refinement`).
     a_spacing_A : float, optional
         Expected distance between neighbouring A columns [Å]; where given, a distance that differs
         by more than a quarter raises InputError.
@@ -39,16 +39,18 @@ def find_atoms(image, predictor, *, threshold=0.5, refine=True, a_spacing_A=None
     probability : ndarray of float32, shape of the image
         The segmentation, resampled to the image's pixels.
     """
+    require_threshold(threshold)
     small, zoom = segment(image, predictor)
-    x, y, p = blob_centres(small, threshold, zoom)
-    if len(x) < 9:
+    x, y, p, cut = blob_centres(small, threshold, zoom)
+    if (~cut).sum() < 9:
         raise InputError(
-            f"Only {len(x)} atoms were found in {image.name} at pixel_size_A = {image.pixel_size_A:g}: check the pixel "
-            f"size, and that columns are bright on dark; a threshold below {threshold:g} finds fainter ones."
+            f"Only {(~cut).sum()} atoms were found in {image.name} at pixel_size_A = {image.pixel_size_A:g}: check the "
+            f"pixel size, and that columns are bright on dark; a threshold below {threshold:g} finds fainter ones."
         )
-    spacing = nearest_distance(x, y)
     if refine:
-        x, y = refine_centres(image.intensity, x, y, 0.33 * spacing)
+        x, y = refine_columns(image.intensity, x, y)[:2]
+    x, y, p = x[~cut], y[~cut], p[~cut]
+    spacing = nearest_distance(x, y)
     species = assign_species(column_heights(image.intensity, x, y, 0.2 * spacing))
     atoms = pd.DataFrame({"x_px": x, "y_px": y, "species": species, "probability": p})
     if a_spacing_A:
@@ -56,21 +58,26 @@ def find_atoms(image, predictor, *, threshold=0.5, refine=True, a_spacing_A=None
     return atoms, resampled(small, zoom, image.intensity.shape)
 
 
-def blob_centres(probability, threshold, zoom, smallest=4):
-    """Centres of mass of the blobs above `threshold`, in image pixels, and their mean probability.
+def require_threshold(threshold):
+    """Refuse a probability that is none."""
+    if not 0 < threshold < 1:
+        raise InputError(f"threshold = {threshold} is no probability: give a number between 0 and 1, such as 0.5.")
 
-    Blobs that the image's edge cuts are left out: their centre of mass is not the column's.
+
+def blob_centres(probability, threshold, zoom, smallest=4):
+    """Blobs above `threshold`: centres of mass x, y [image pixels], mean probability, and whether the edge cuts them.
+
+    The centre of mass of a blob that the image's edge cuts is not the column's.
     """
     labels, count = ndimage.label(probability > threshold)
     index = np.arange(1, count + 1)
-    area = ndimage.sum_labels(np.ones_like(probability), labels, index)
-    cut = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
-    index = index[(area >= smallest) & ~np.isin(index, cut)]
+    index = index[ndimage.sum_labels(np.ones_like(probability), labels, index) >= smallest]
     if not len(index):
-        return np.empty(0), np.empty(0), np.empty(0)
+        return np.empty(0), np.empty(0), np.empty(0), np.empty(0, bool)
     centre = np.array(ndimage.center_of_mass(probability, labels, index)).reshape(-1, 2)
     y, x = (centre.T + 0.5) / np.array(zoom)[:, None] - 0.5
-    return x, y, ndimage.mean(probability, labels, index)
+    cut = np.isin(index, np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+    return x, y, ndimage.mean(probability, labels, index), cut
 
 
 def resampled(small, zoom, shape):
@@ -84,42 +91,6 @@ def nearest_distance(x, y):
     """Median distance from a point to its nearest neighbour [px]."""
     gap, _ = cKDTree(np.column_stack([x, y])).query(np.column_stack([x, y]), k=2)
     return float(np.median(gap[:, 1]))
-
-
-def refine_centres(intensity, x, y, radius):
-    """Fit a Gaussian on a constant to the pixels within `radius` [px] of each centre.
-
-    A fit that wanders by more than half the radius, or a disc cut by the edge, keeps its centre.
-    """
-    reach = int(np.ceil(radius))
-    dy, dx = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    disc = np.hypot(dx, dy) <= radius
-    dx, dy = dx[disc], dy[disc]
-    out = np.column_stack([x, y])
-    for n, (cx, cy) in enumerate(zip(x, y, strict=True)):
-        column, row = round(cx), round(cy)
-        if not (reach <= column < intensity.shape[1] - reach and reach <= row < intensity.shape[0] - reach):
-            continue
-        offset = _fit_gaussian(dx, dy, intensity[row + dy, column + dx].astype(float), radius, cx - column, cy - row)
-        if np.hypot(offset[0] - (cx - column), offset[1] - (cy - row)) < radius / 2:
-            out[n] = column + offset[0], row + offset[1]
-    return out.T
-
-
-def _fit_gaussian(dx, dy, values, radius, x0, y0):
-    """Centre (x, y) of the best round Gaussian, from the residuals and their exact Jacobian."""
-
-    def model(p):
-        shape = np.exp(-((dx - p[0]) ** 2 + (dy - p[1]) ** 2) / (2 * p[2] ** 2))
-        return shape, p[3] * shape + p[4] - values
-
-    def jacobian(p):
-        shape, u, v = model(p)[0], dx - p[0], dy - p[1]
-        h = p[3] * shape / p[2] ** 2
-        return np.column_stack([h * u, h * v, h * (u**2 + v**2) / p[2], shape, np.ones_like(shape)])
-
-    start = [x0, y0, radius / 1.5, np.ptp(values), values.min()]
-    return optimize.least_squares(lambda p: model(p)[1], start, jacobian, method="lm", max_nfev=60).x[:2]
 
 
 def column_heights(intensity, x, y, radius):
@@ -206,80 +177,6 @@ def matched(found, truth, radius):
             used_found.add(row["j"])
             used_truth.add(row["i"])
     return np.array(pairs, int).reshape(-1, 2)
-
-
-def cut_patches(image, atoms, probability, *, window_px, binning=1, representation="raw"):
-    """Sub-images centred on the atoms, scaled to [0, 1].
-
-    Parameters
-    ----------
-    image : StemImage
-    atoms : pandas.DataFrame
-        From `find_atoms`.
-    probability : ndarray
-        The segmentation, from `find_atoms`.
-    window_px : int
-        Edge of a window in the image's pixels.
-    binning : int
-        Average blocks of binning × binning pixels.
-    representation : {'raw', 'segmented'}
-        Intensities, or probabilities of the segmentation.
-
-    Returns
-    -------
-    xarray.Dataset
-        `patch` (atom, y, x) with the atoms' table as coordinates, and `image`, the whole image in
-        [0, 1] for maps. Atoms closer to the edge than half a window are left out.
-    """
-    source = _source(image, probability, representation)
-    if window_px > min(source.shape):
-        raise InputError(
-            f"window_px = {window_px} is larger than {image.name} ({source.shape[1]} × {source.shape[0]} px): "
-            "give a window of about 1.5 column distances."
-        )
-    if window_px < 8 * binning or window_px % binning:
-        raise InputError(f"window_px = {window_px} must be a multiple of binning = {binning}, at least eight of it.")
-    corner_x = np.floor(atoms.x_px.to_numpy() - window_px / 2 + 1).astype(int)
-    corner_y = np.floor(atoms.y_px.to_numpy() - window_px / 2 + 1).astype(int)
-    inside = (corner_x >= 0) & (corner_y >= 0)
-    inside &= (corner_x + window_px <= source.shape[1]) & (corner_y + window_px <= source.shape[0])
-    if not inside.any():
-        raise InputError(f"No atom of {image.name} is {window_px / 2:g} px from its edges: give a smaller window_px.")
-    views = np.lib.stride_tricks.sliding_window_view(source, (window_px, window_px))
-    side = window_px // binning
-    stack = views[corner_y[inside], corner_x[inside]].reshape(-1, side, binning, side, binning).mean((2, 4))
-    return _patch_dataset(image, atoms[inside], stack, window_px, binning, representation)
-
-
-def _source(image, probability, representation):
-    """The image that the windows are cut from, in [0, 1]."""
-    if representation == "raw":
-        return np.clip(image.normalised(), 0, 1).astype(np.float32)
-    if representation == "segmented":
-        return probability
-    raise InputError(f"representation = '{representation}' is unknown: give 'raw' or 'segmented'.")
-
-
-def _patch_dataset(image, atoms, stack, window_px, binning, representation):
-    grey = np.round(255 * np.clip(image.normalised(), 0, 1)).astype(np.uint8)
-    data = xr.Dataset(
-        {
-            "patch": (("atom", "y", "x"), stack.astype(np.float32), {"units": "1", "long_name": "scaled intensity"}),
-            "image": (("row", "column"), grey, {"units": "1/255", "long_name": "the whole image, scaled"}),
-        },
-        coords={
-            "x_px": ("atom", atoms.x_px.to_numpy(), {"units": "px", "long_name": "x in the image, to the right"}),
-            "y_px": ("atom", atoms.y_px.to_numpy(), {"units": "px", "long_name": "y in the image, down"}),
-            "species": ("atom", atoms.species.to_numpy(dtype=object)),
-            "probability": ("atom", atoms.probability.to_numpy(), {"units": "1"}),
-        },
-    )
-    data.attrs = {
-        "window_px": window_px, "binning": binning, "representation": representation, "image_name": image.name,
-        "image_pixel_size_A": image.pixel_size_A, "patch_pixel_size_A": image.pixel_size_A * binning,
-        "simulated": int(image.simulated),
-    }  # fmt: skip
-    return data
 
 
 def recall_and_precision(found, truth, radius):

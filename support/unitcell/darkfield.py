@@ -18,23 +18,44 @@ from unitcell.images import StemImage, read_image
 DEFAULT_IMAGE = "dyscandate_df"
 
 
-def open_dark_field(image=None, pixel_size_A=None):
-    """The image to analyse and its path: `image`, or the real perovskite of the manifest, or a simulated one.
+def open_dark_field(image=None, pixel_size_A=None, seed=0):
+    """The image to analyse, its path, and its truth where it is a twin.
 
     Parameters
     ----------
     image : str or Path, optional
-        None: the manifest's dark-field image; where that is unavailable, a simulated one (path None).
+        A file; the name of an image in the manifest, such as "graphene_gb"; "twin:NAME" for
+        `unitcell.haadf_twins.open_twin`; None: the manifest's dark-field image, and where that is unavailable a
+        simulated one.
     pixel_size_A : float, optional
-        Pixel size [Å]; None: from the file or the manifest.
+        Pixel size [Å]; None: from the file or the manifest (0.2 for a twin).
+    seed : int
+        Of a twin.
+
+    Returns
+    -------
+    path : Path or None
+        None for a simulated image.
+    image : StemImage
+    twin : xarray.Dataset or None
     """
-    if image is not None:
-        return image, read_image(image, pixel_size_A)
+    if str(image).startswith("twin:"):
+        from unitcell.haadf_twins import open_twin  # brings the scattering code
+
+        name = str(image).removeprefix("twin:")
+        given = {} if pixel_size_A is None else {"pixel_size_A": pixel_size_A}
+        twin = open_twin(name, seed=seed, **given)
+        return None, StemImage(twin.image.values, twin.attrs["pixel_size_A"], f"twin {name}", simulated=True), twin
+    if image is not None and str(image) not in load_manifest():
+        return image, read_image(image, pixel_size_A), None
     try:
-        path = fetch(DEFAULT_IMAGE)
+        path = fetch(image or DEFAULT_IMAGE)
     except DataUnavailable:
-        return None, doubled_perovskite((1024, 1024), pixel_size_A or 0.0781)[0]
-    return path, read_image(path, pixel_size_A or load_manifest()[DEFAULT_IMAGE]["pixel_size_A"])
+        if image is not None:
+            raise
+        return None, doubled_perovskite((1024, 1024), pixel_size_A or 0.0781)[0], None
+    entry = load_manifest()[image or DEFAULT_IMAGE]
+    return path, read_image(path, pixel_size_A or entry.get("pixel_size_A")), None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,14 @@ from unitcell.specimens import SPECIMENS, specimen
 
 REACH = 3.3  # of the tails' standard deviation: beyond, less than 0.5 % of the tail is left
 COLUMNS_AT_ONCE = 2000
-UNITS = {"x_px": "px", "y_px": "px", "angle_rad": "rad", "thickness_A": "angstrom", "interface_A": "angstrom"}
+UNITS = {
+    "x_px": "px",
+    "y_px": "px",
+    "angle_rad": "rad",
+    "thickness_A": "angstrom",
+    "interface_A": "angstrom",
+    "bound_A": "angstrom",
+}
 
 
 def open_twin(
@@ -54,6 +61,8 @@ def open_twin(
         `image` (y, x), counted electrons, and for every column (dimension `column`) in the image
 
         * `x_px`, `y_px`: where the distorted image shows it (x right, y down, the first pixel's centre is 0);
+        * `height` [counts], `sigma_A`, `tail_sigma_A`, `tail`: its peak, equation (1) of `unitcell.haadf`;
+        * `bound_A`: Cramér–Rao bound of its position along one axis, see `position_bounds`;
         * `species`: "A", "B", "NiO", "Sr" or "Fe"; `phase`: "LSMO", "NiO" or "Sr3Fe2O7";
         * `environment`: for lsmo_nio 0 = A, 1 = B, 2 = NiO; for sr3fe2o7 0 = Sr in the middle of a double layer,
           1 and 2 = Sr at its upper and lower edge (one motif, half a turn apart), 3 and 4 = Fe of its upper and lower
@@ -90,7 +99,10 @@ def open_twin(
         "flyback_A": flyback_A, "flyback_px": flyback_px, "disorder_A": disorder_A, "seed": seed,
         "environments": ", ".join(SPECIMENS[name].environments),
     }  # fmt: skip
-    return _dataset(sample, seen, counted, turn, settings)
+    shapes = dict(zip(("height", "sigma_A", "tail_sigma_A", "tail"), sample.shapes(source_A), strict=True))
+    shapes["height"] = shapes["height"] * (1e5 if dose is None else dose) * pixel_size_A**2
+    shapes["bound_A"] = position_bounds(sample, seen, scan, electrons, 1e5 if dose is None else dose, source_A)
+    return _dataset(sample, seen, shapes, counted, turn, settings)
 
 
 @dataclass(frozen=True)
@@ -161,11 +173,39 @@ def rendered(sample, seen_px, scan, source_A):
     return image.reshape(rows, columns)
 
 
-def _dataset(sample, seen_px, counted, turn, settings):
+def position_bounds(sample, seen_px, scan, electrons, dose, source_A):
+    """Cramér–Rao bound of the position of each column along one axis [Å]: ndarray (n,), the rms of x and y.
+
+    λ are the expected counts of a pixel, λ_n the share of column n in them, of known height and shape. The Fisher
+    information of its place r_n is Σ ∇λ_n ∇λ_nᵀ / λ over the pixels; no unbiased estimate varies by less than its
+    inverse (den Dekker et al., Ultramicroscopy 104, 83, 2005). Neighbours and background count in λ as noise; that
+    their places are not known either raises the bound (`unitcell.atom_scores`).
+    """
+    pixel_A = scan.smooth.recording.pixel_size_A
+    height, sigma, tau, tail = (v[:, None, None] for v in sample.shapes(source_A))
+    by_row, by_column = scan.positions_A[:, 0], scan.positions_A[0] - scan.positions_A[0, 0]
+    rows, columns = electrons.shape
+    step = np.arange(-(reach := int(np.ceil(4 * sigma.max() / pixel_A)) + 1), reach + 1)
+    x, y = (np.round(seen_px[:, k]).astype(int)[:, None] + step for k in (0, 1))
+    inside = ((y >= 0) & (y < rows))[:, :, None] & ((x >= 0) & (x < columns))[:, None, :]
+    x, y = x.clip(0, columns - 1), y.clip(0, rows - 1)
+    line = by_row[y] - sample.position_A[:, None]
+    u, v = (line[:, :, None, axis] + by_column[x][:, None, :, axis] for axis in (0, 1))
+    square = u**2 + v**2
+    slope = (1 - tail) / sigma**2 * np.exp(-square / (2 * sigma**2)) + tail / tau**2 * np.exp(-square / (2 * tau**2))
+    slope *= dose * pixel_A**2 * height  # of the counts, over the distance
+    weight = inside * slope**2 / np.maximum(electrons[y[:, :, None], x[:, None, :]], 1e-12)
+    xx, yy, xy = ((weight * product).sum((1, 2)) for product in (u * u, v * v, u * v))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.sqrt((xx + yy) / (xx * yy - xy**2) / 2)
+
+
+def _dataset(sample, seen_px, shapes, counted, turn, settings):
     """The image and the columns in it."""
     last = np.array(counted.shape[::-1]) - 0.5
     kept = (sample.listed & ((seen_px > -0.5) & (seen_px < last)).all(axis=1)).nonzero()[0]
     truth = {"x_px": seen_px[kept, 0], "y_px": seen_px[kept, 1]}
+    truth |= {key: values[kept] for key, values in shapes.items()}
     truth |= {key: values[kept] for key, values in sample.truth.items()}
     period = 2 * np.pi / truth["symmetry"]
     truth["angle_rad"] = np.mod(truth["angle_rad"] + turn + period / 2, period) - period / 2
