@@ -106,16 +106,21 @@ class Profile:
         return [str(self.folder(chapter) / name) for name in names]
 
     def recipe(self, chapter):
-        """Digests of what a chapter is made of, as a dictionary of strings: a change makes it run again."""
-        path = notebook(chapter)
-        data = {f"data:{name}": _state(name, entry) for name, entry in load_manifest().items() if name in _words(path)}
-        code = {str(p.relative_to(project_root())): _digest(p.read_bytes()) for p in [path, *modules(path)]}
-        return code | data | {"parameters": repr(sorted(self.parameters(chapter).items()))}
+        """Digests of what a chapter is made of: see `recipe`."""
+        return recipe(chapter, self.parameters(chapter))
 
     @property
     def pages(self):
         """Folder under which jupyter-book leaves `_build/html`."""
         return Path("book") if self.name == "book" else self.folder("pages")
+
+
+def recipe(chapter, parameters):
+    """Digests of what a chapter is made of, as a dictionary of strings: a change makes it run again."""
+    path, words = notebook(chapter), _words(notebook(chapter))
+    data = {f"data:{name}": _state(name, entry) for name, entry in load_manifest().items() if name in words}
+    code = {str(p.relative_to(project_root())): _digest(p.read_bytes()) for p in [path, *modules(path)]}
+    return code | data | {"parameters": repr(sorted(parameters.items()))}
 
 
 def load_profile(name):
