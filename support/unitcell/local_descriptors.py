@@ -5,13 +5,16 @@ neighbouring atoms need nothing but atoms (local crystallography: Lin et al. 201
 centred on atoms keep the intensity around them as well. Each is followed by principal components and k-means.
 """
 
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import ListedColormap
 from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 
 from unitcell.errors import InputError
+from unitcell.figures import OKABE_ITO, draw_image
 
 
 def sliding_fft(image, window_px, step_px, keep=0.5):
@@ -50,6 +53,11 @@ def sliding_fft(image, window_px, step_px, keep=0.5):
     return magnitude, x_px, y_px
 
 
+def usual_step(points):
+    """Median distance from an atom to its nearest neighbour [px]."""
+    return float(np.median(cKDTree(points).query(points, k=2)[0][:, 1]))
+
+
 def neighbour_vectors(points, k=4, seed=0):
     """Vectors from each atom to `k` neighbours, always in the same order of directions.
 
@@ -67,7 +75,9 @@ def neighbour_vectors(points, k=4, seed=0):
         [px].
     """
     if len(points) < 2 * k + 1:
-        raise InputError(f"{len(points)} atoms are too few for {k} neighbours of each: at least {2 * k + 1} are needed.")
+        raise InputError(
+            f"{len(points)} atoms are too few for {k} neighbours of each: at least {2 * k + 1} are needed."
+        )
     near = points[cKDTree(points).query(points, k=2 * k + 1)[1][:, 1:]] - points[:, None]  # (n, 2k, 2)
     steps = KMeans(k, n_init=4, random_state=seed).fit(near[:, :k].reshape(-1, 2)).cluster_centers_
     steps = steps[np.argsort(np.arctan2(steps[:, 1], steps[:, 0]))]
@@ -135,3 +145,43 @@ def turned_patches(data, angle_rad):
         cut = map_coordinates(image, [y, x], order=1)
         patches[n] = cut.reshape(side, fine, side, fine).mean((1, 3))
     return patches, kept
+
+
+def figure_of_three(data, clustered, grid_px, windows):
+    """Maps of the clusters by each description, and its first principal component below (the paper's Fig. 2).
+
+    Parameters
+    ----------
+    data : xarray.Dataset
+        From `atom_maps.load_patches`.
+    clustered : dict of str to (label, scores, components)
+        By `clusters`: of a sliding Fourier transform, of neighbour vectors, of sub-images, in this order.
+    grid_px : (ndarray, ndarray)
+        x and y of the Fourier windows' centres [px].
+    windows : (int, int)
+        Windows down and across.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    figure, axes = plt.subplots(2, 3, figsize=(9.8, 6.4), height_ratios=(1.8, 1))
+    points = np.column_stack([data.x_px, data.y_px])
+    window = np.array(data.image.shape) // 2  # an upper left quarter, in which an atom is seen
+    colours = ListedColormap(OKABE_ITO[:4])
+    for axis, (name, (label, _, _)) in zip(axes[0], clustered.items(), strict=True):
+        draw_image(axis, data.image.values, data.attrs["image_pixel_size_A"], title=name, vmin=0, vmax=255)
+        if name == next(iter(clustered)):
+            half_x, half_y = ((g[1] - g[0]) / 2 if len(g) > 1 else 1 for g in grid_px)
+            extent = (grid_px[0][0] - half_x, grid_px[0][-1] + half_x, grid_px[1][-1] + half_y, grid_px[1][0] - half_y)
+            axis.imshow(label.reshape(windows), cmap=colours, vmin=1, vmax=4, extent=extent, alpha=0.55)
+        else:
+            axis.scatter(*points.T, c=label, cmap=colours, vmin=1, vmax=4, s=10, linewidths=0)
+        axis.set(xlim=(-0.5, window[1] - 0.5), ylim=(window[0] - 0.5, -0.5))
+    fourier, vectors, images = (components[0] for _, _, components in clustered.values())
+    for axis, picture, title in ((axes[1, 0], fourier, "in frequencies"), (axes[1, 2], images, "in pixels")):
+        reach = np.abs(picture).max()
+        draw_image(axis, picture, None, title=title, vmin=-reach, vmax=reach, cmap="RdBu_r")
+    axes[1, 1].quiver(*np.zeros((2, len(vectors))), *vectors.T, angles="xy", scale_units="xy", scale=1, width=0.012)
+    axes[1, 1].set(xlim=(-1, 1), ylim=(1, -1), aspect="equal", title="of each neighbour's vector", xticks=[], yticks=[])
+    return figure

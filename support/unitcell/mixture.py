@@ -168,9 +168,11 @@ def pca_features(patches, n_features=8, seed=0):
     return features / features[:, 0].std()
 
 
-def class_means(patches, labels):
-    """Mean sub-image of each class, ndarray (k, side, side), classes in ascending order."""
-    return np.stack([np.asarray(patches)[labels == k].mean(0) for k in np.unique(labels)])
+def class_means(patches, labels, count=None):
+    """Mean sub-image of classes 1 to `count`, ndarray (count, side, side); of a class without atoms, zeros."""
+    patches, count = np.asarray(patches), count or int(np.max(labels))
+    empty = np.zeros((1, *patches.shape[1:]), patches.dtype)
+    return np.stack([(patches[labels == k] if (labels == k).any() else empty).mean(0) for k in range(1, count + 1)])
 
 
 def side_of_neighbour(points, neighbours, side):

@@ -40,7 +40,7 @@ CHAPTERS = {
     "06_find_atoms": Step(("atoms.csv", "patches.nc")),
     "07_rvae": Step(("rvae.safetensors", "latent.csv"), {"patches": "06_find_atoms/patches.nc"}),
     "08_gmm_cvae": Step(
-        ("classes.csv", "cvae.safetensors"),
+        ("classes.csv", "classes.nc", "cvae.safetensors"),
         {"patches": "06_find_atoms/patches.nc", "latent": "07_rvae/latent.csv"},
     ),
 }

@@ -88,4 +88,6 @@ def _funnel(axis, x, width, text, narrows):
 
 
 def _arrow(axis, start, end):
-    axis.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=9, color="black", lw=0.9, shrinkA=0, shrinkB=0))
+    axis.add_patch(
+        FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=9, color="black", lw=0.9, shrinkA=0, shrinkB=0)
+    )

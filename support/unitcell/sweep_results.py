@@ -1,0 +1,144 @@
+"""What is kept of a sweep: latents, classes and a few images of every setting, in one small file.
+
+Every number is packed into a byte, since a page shows it, and no more: angles to 1.4°, latents to 1/250 of their range.
+"""
+
+import warnings
+
+import numpy as np
+import xarray as xr
+from sklearn.metrics import adjusted_rand_score
+
+from unitcell.artefacts import existing, load_dataset, load_table, written
+from unitcell.atom_maps import load_patches
+from unitcell.errors import InputError
+from unitcell.latent_figures import latent_grid
+from unitcell.rvae import load_rvae
+from unitcell.sweep import SEEDS, SETTINGS, folders
+
+LATENTS = ("angle_rad", "dx", "dy", "z1", "z2")
+TRUTH = ("phase", "environment", "thickness_A")  # of the twins' sub-images
+GRID_STEPS = 5
+
+
+def gather(profile, path):
+    """Write one group for each setting of which chapters 06 to 08 have finished; returns the path.
+
+    Raises
+    ------
+    InputError
+        Not one setting has finished.
+    """
+    kept = {name: gathered(profile, setting) for name, setting in SETTINGS.items() if finished(profile, setting)}
+    if not kept:
+        raise InputError("No setting of the sweep has finished: run 'unitcell sweep' first.")
+    save_groups(kept, path)
+    return path
+
+
+def finished(profile, setting):
+    """Seeds of a setting whose mixtures are all there."""
+    return [
+        seed
+        for seed in SEEDS
+        if all((folders(profile, setting, seed, k)[2] / "classes.csv").is_file() for k in setting.components)
+    ]
+
+
+def gathered(profile, setting):
+    """What is kept of one setting: xarray.Dataset (see `README` of its variables in `describe`)."""
+    seeds = finished(profile, setting)
+    find, learn, sort = folders(profile, setting, seeds[0], setting.components[0])
+    patches, latent = load_patches(find / "patches.nc"), load_table(learn / "latent.csv", LATENTS)
+    model, _ = load_rvae(learn / "rvae.safetensors")
+    images = load_dataset(sort / "classes.nc", ("mean", "decoded", "tableau"))
+    data = xr.Dataset({name: ("atom", latent[name].to_numpy()) for name in LATENTS})
+    for name in ("x_px", "y_px", *TRUTH):
+        if name in patches.coords:
+            data[name] = ("atom", patches[name].values)
+    data["label"] = (("seed", "components", "atom"), _labels(profile, setting, seeds))
+    data["grid"] = (("up", "right", "row", "column"), latent_grid(model, latent, GRID_STEPS))
+    for name in images:
+        data[name] = images[name]
+    data["example"] = (("row", "column"), patches.patch.values[len(latent) // 2])
+    data = data.assign_coords(seed=list(seeds), components=list(setting.components))
+    data.attrs = patches.attrs | {"system": setting.system, "setting": setting.name}
+    return data
+
+
+def _labels(profile, setting, seeds):
+    """Classes of all atoms: ndarray of uint8, shape (seed, components, atom)."""
+    return np.array(
+        [
+            [
+                load_table(folders(profile, setting, seed, k)[2] / "classes.csv", ("class",))["class"].to_numpy(
+                    np.uint8
+                )
+                for k in setting.components
+            ]
+            for seed in seeds
+        ]
+    )
+
+
+def save_groups(datasets, path):
+    """Write datasets as groups of one netCDF file, numbers packed into bytes, coordinates into tenths of a pixel."""
+    with written(path) as temporary:
+        for n, (name, data) in enumerate(datasets.items()):
+            data.to_netcdf(temporary, engine="h5netcdf", group=name, mode="a" if n else "w", encoding=_packing(data))
+
+
+def _packing(data):
+    encoding = {}
+    for name, values in data.data_vars.items():
+        packed = {"zlib": True, "complevel": 9, "shuffle": True}
+        if values.dtype.kind == "f":
+            low, high = float(values.min()), float(values.max())
+            tenths = name in ("x_px", "y_px")
+            step = 0.1 if tenths else max(high - low, 1e-6) / 254
+            low = 0.0 if tenths else low
+            packed |= {"dtype": "uint16" if tenths else "uint8", "scale_factor": step, "add_offset": low}
+            packed |= {"_FillValue": 65535 if tenths else 255}
+        encoding[name] = packed if values.dtype.kind in "fiu" else {}
+    return encoding
+
+
+def load_groups(path):
+    """Read a file written by `gather`: dict of setting to xarray.Dataset."""
+    path = existing(path, "run 'unitcell sweep', or give the path of another gathered sweep")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            tree = xr.open_datatree(path, engine="h5netcdf")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not a readable netCDF file ({error}).") from error
+    groups = {name: node.to_dataset().load() for name, node in tree.children.items() if "label" in node}
+    tree.close()
+    if not groups:
+        raise InputError(f"{path} holds no setting of a sweep: make it with 'unitcell sweep'.")
+    return groups
+
+
+def truth_of(data):
+    """Known class of each atom of a setting, 0 where it has none: ndarray of int; and the classes' names."""
+    names = sorted(set(data.environment.values.astype(str)) - {""})
+    number = {name: n for n, name in enumerate(names, start=1)}
+    return np.array([number.get(str(name), 0) for name in data.environment.values]), names
+
+
+def agreement(data, components):
+    """Adjusted Rand index of each seed's classes against the truth, and of each pair of seeds.
+
+    Returns
+    -------
+    against_truth : ndarray, shape (seed,)
+        NaN where nothing is known.
+    between_seeds : ndarray, shape (pairs,)
+    """
+    label = data.label.sel(components=components).values
+    pairs = [adjusted_rand_score(a, b) for n, a in enumerate(label) for b in label[:n]]
+    if "environment" not in data:
+        return np.full(len(label), np.nan), np.array(pairs)
+    truth, _ = truth_of(data)
+    known = truth > 0
+    return np.array([adjusted_rand_score(truth[known], one[known]) for one in label]), np.array(pairs)
