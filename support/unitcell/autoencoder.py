@@ -6,9 +6,12 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from tqdm import tqdm
 
+from unitcell import training_loop
 from unitcell.errors import InputError
+from unitcell.training_loop import Training
+
+GUIDES = ("search",)  # terms that teach, but are no part of the bound
 
 
 class Encoder(nn.Module):
@@ -52,6 +55,88 @@ def checked_patches(patches, name="patches"):
     return torch.from_numpy(stack)
 
 
+class ElboTraining(Training):
+    """Maximises the evidence lower bound by Adam with a one-cycle learning rate, an entry of the history an epoch.
+
+    See `train` for the parameters. Order, noise and pixels of a step follow from the seed and the step alone, so a
+    training goes on from its checkpoint as if it had never stopped.
+    """
+
+    def __init__(self, model, images, labels, *, epochs, batch, learning_rate, pixels, seed, dtype):
+        self.images, self.labels, self.batch, self.pixels, self.dtype = images, labels, batch, pixels, dtype
+        self.steps_an_epoch = -(-len(images) // batch)
+        steps = epochs * self.steps_an_epoch
+        what = {"model": model.architecture, "images": [*images.shape, _fingerprint(images)], "batch": batch}
+        what |= {"pixels": pixels, "dtype": str(dtype)}
+        super().__init__(
+            model, None, None, lambda adam: torch.optim.lr_scheduler.OneCycleLR(adam, learning_rate, max(steps, 2)),
+            what, steps=steps, learning_rate=learning_rate, seed=seed,
+        )  # fmt: skip
+        for group in self.optimiser.param_groups:
+            group["fused"] = True  # one pass over the weights instead of a dozen
+        self.order = None
+
+    def advance(self):
+        """One step; InputError where the loss is no number."""
+        started = time.monotonic()
+        images, labels = self._batch()
+        self.generator.manual_seed((self.seed + 1) * 10_000_019 + self.step)
+        device = images.device
+        noise = torch.randn(len(images), self.network.latents, generator=self.generator, device=device)
+        drawn = _draw_pixels(images[0].numel(), self.pixels, self.generator)
+        with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
+            terms = self.network.terms(images, labels, noise, drawn)
+        loss = sum(terms.values())
+        if not torch.isfinite(loss):
+            raise InputError(f"The loss is {loss.item()} at epoch {self._epoch() + 1}: {self._cause(images, terms)}.")
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        self.schedule.step()
+        self.step += 1
+        self.recent.append({name: value.item() * len(images) for name, value in terms.items()})
+        self.seconds += time.monotonic() - started
+        if self.step % self.steps_an_epoch == 0:
+            self._note()
+
+    def _epoch(self):
+        return self.step // self.steps_an_epoch
+
+    def _batch(self):
+        """The images and labels of this step, every image once an epoch."""
+        turn = self.step % self.steps_an_epoch
+        if turn == 0 or self.order is None:
+            self.generator.manual_seed((self.seed + 1) * 10_000_019 - 1 - self._epoch())
+            self.order = torch.randperm(len(self.images), generator=self.generator, device=self.generator.device)
+        rows = self.order[turn * self.batch : (turn + 1) * self.batch]
+        images = scaled(self.images[rows.to(self.images.device)].to(rows.device))
+        return images, None if self.labels is None else self.labels[rows.to(self.labels.device)].to(rows.device)
+
+    def _note(self):
+        """An entry of the history: the mean of each term over the epoch."""
+        means = {name: sum(terms[name] for terms in self.recent) / len(self.images) for name in self.recent[0]}
+        elbo = -sum(value for name, value in means.items() if name not in GUIDES)
+        before = sum(entry["seconds"] for entry in self.history)
+        self.history.append({"epoch": self._epoch(), "elbo": elbo} | means | {"seconds": self.seconds - before})
+        self.recent = []
+
+    def _cause(self, images, terms):
+        """Why the loss is no number, and the remedy."""
+        if not torch.isfinite(images).all():
+            return f"{(~torch.isfinite(images)).flatten(1).any(1).sum()} of {len(images)} sub-images hold NaN; remove them"
+        first = next(name for name, value in terms.items() if not torch.isfinite(value))
+        return (
+            f"'{first}' overflowed; lower learning_rate (it was {self.learning_rate:g}), "
+            "or check that the sub-images are scaled to [0, 1]"
+        )
+
+
+def _fingerprint(images):
+    """A number that tells one stack from another, from a thousand of its images."""
+    some = images[:: max(len(images) // 1000, 1)]
+    return float(scaled(some).double().sum())
+
+
 def train(
     model,
     images,
@@ -64,6 +149,8 @@ def train(
     seed=0,
     dtype=torch.float32,
     device="cpu",
+    checkpoint=None,
+    every=500,
 ):
     """Maximise the evidence lower bound (ELBO) by Adam with a one-cycle learning rate.
 
@@ -71,15 +158,18 @@ def train(
     ----------
     model : torch.nn.Module
         Has `terms(images, labels, noise, pixels)`: a dictionary of the mean reconstruction loss
-        ('reconstruction') and KL terms of a batch, and `latents`.
+        ('reconstruction') and KL terms of a batch, `latents`, and `architecture`.
     images : torch.Tensor, shape (n, side, side)
-        Scaled to [0, 1]; see `checked_patches`.
+        Scaled to [0, 1], or uint8; see `checked_patches`.
     labels : torch.Tensor of int64, shape (n,), optional
     pixels : int, optional
         Decode only this many randomly drawn pixels a step, an unbiased estimate of the
         reconstruction term; None decodes all.
     dtype : torch.dtype
         Type in which the layers compute (torch.bfloat16 is faster where the hardware has it).
+    checkpoint : path, optional
+        Kept every `every` steps, and gone on from when it is there: the same weights, bit for bit on a processor.
+    every : int
 
     Returns
     -------
@@ -91,42 +181,21 @@ def train(
     InputError
         The loss is not finite; training stops at that step.
     """
-    generator = torch.Generator().manual_seed(seed)  # on the CPU, so that every device sees the same noise
-    model.to(device).train()
-    images = images.to(device)
-    optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate)
-    steps = epochs * -(-len(images) // batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=max(steps, 2))
-    history = []
-    for epoch in tqdm(range(1, epochs + 1), desc="epochs", mininterval=5):
-        started, sums = time.perf_counter(), {}
-        for rows in torch.randperm(len(images), generator=generator).split(batch):
-            noise = torch.randn(len(rows), model.latents, generator=generator).to(device)
-            drawn = _draw_pixels(images[0].numel(), pixels, generator)
-            with torch.autocast(torch.device(device).type, dtype, enabled=dtype != torch.float32):
-                terms = model.terms(images[rows], None if labels is None else labels[rows].to(device), noise, drawn)
-            loss = sum(terms.values())
-            if not torch.isfinite(loss):
-                raise InputError(
-                    f"The loss is {loss.item()} at epoch {epoch}: lower learning_rate (it was {learning_rate:g}), "
-                    "or check that the sub-images are scaled to [0, 1]."
-                )
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + value.item() * len(rows)
-        means = {name: value / len(images) for name, value in sums.items()}
-        history.append(
-            {"epoch": epoch, "elbo": -sum(means.values())} | means | {"seconds": time.perf_counter() - started}
-        )
-    model.eval()
+    training = ElboTraining(
+        model.to(device), images, labels, epochs=epochs, batch=batch, learning_rate=learning_rate, pixels=pixels,
+        seed=seed, dtype=dtype,
+    )  # fmt: skip
+    _, history = training_loop.train(training, checkpoint=checkpoint, every=every, label="steps")
     return pd.DataFrame(history)
+
+
+def scaled(images):
+    """Images as float32 in [0, 1]: bytes are divided by 255."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images.float()
 
 
 def _draw_pixels(total, wanted, generator):
     """Indices of `wanted` of `total` pixels, or None for all."""
     if wanted is None or wanted >= total:
         return None
-    return torch.randperm(total, generator=generator)[:wanted]
+    return torch.randperm(total, generator=generator, device=generator.device)[:wanted]

@@ -13,8 +13,23 @@ from torch import nn
 
 from unitcell.artefacts import load_weights, save_weights
 from unitcell.autoencoder import Encoder, kl_normal
+from unitcell.polar import PolarEncoder
 
 ARCHITECTURE = "rvae"
+
+
+class DenseEncoder(Encoder):
+    """AtomAI's: all pixels into two tanh layers."""
+
+    def __init__(self, side, latents, hidden=128):
+        super().__init__(side * side, latents, hidden)
+
+    def forward(self, images):
+        """(B, side, side) → mean and log standard deviation, each (B, latents)."""
+        return super().forward(images.flatten(1))
+
+
+ENCODERS = {"polar": PolarEncoder, "dense": DenseEncoder}
 
 
 def pixel_grid(side):
@@ -74,13 +89,14 @@ class RotationalVAE(nn.Module):
     """
 
     def __init__(
-        self, side, latent_dim=2, *, rotation_prior=0.1, translation_prior=0.1, noise_sd=1.0, detail=1.0, hidden=128
+        self, side, latent_dim=2, *, rotation_prior=0.1, translation_prior=0.1, noise_sd=1.0, detail=1.0, hidden=128,
+        encoder="polar",
     ):
         super().__init__()
         self.side, self.latent_dim, self.latents = side, latent_dim, 3 + latent_dim
         self.rotation_prior, self.translation_prior, self.noise_sd = rotation_prior, translation_prior, noise_sd
         self.hidden = hidden
-        self.encoder = Encoder(side * side, self.latents, hidden)
+        self.encoder = ENCODERS[encoder](side, self.latents, hidden)
         self.decoder = CoordinateDecoder(latent_dim, hidden, detail)
         self.register_buffer("grid", pixel_grid(side), persistent=False)
 
@@ -95,11 +111,11 @@ class RotationalVAE(nn.Module):
 
     def encode(self, images):
         """(B, side, side) → mean and log sd (B, 3 + latent_dim): γ, two scaled shifts, z."""
-        return self.encoder(images.flatten(1))
+        return self.encoder(images)
 
-    def decode(self, z, angle=None, shift=None, pixels=None):
-        """Content (B, d), angle (B,) [rad] and shift (B, 2) [half windows] → intensities (B, P)."""
-        grid = self.grid if pixels is None else self.grid[pixels]
+    def decode(self, z, angle=None, shift=None, grid=None):
+        """Content (B, d), angle (B,) [rad], shift (B, 2) [half windows], positions (P, 2) → intensities (B, P)."""
+        grid = self.grid if grid is None else grid
         position = grid.expand(len(z), *grid.shape)  # (B, P, 2)
         if angle is not None:
             cos, sin = torch.cos(angle), torch.sin(angle)
@@ -110,20 +126,37 @@ class RotationalVAE(nn.Module):
         return self.decoder(position, z)
 
     def terms(self, images, labels, noise, pixels=None):
-        """Mean loss terms of a batch, whose negative sum is the ELBO; `noise` is (B, latents)."""
-        mean, log_sd = self.encode(images)
+        """Mean loss terms of a batch, whose negative sum is the ELBO; `noise` is (B, latents).
+
+        A polar encoder adds 'search', which teaches its scores and is no part of the bound.
+        """
+        if isinstance(self.encoder, PolarEncoder):
+            rings = self.encoder.sample(images)
+            scores = self.encoder.scores(rings)
+            view = scores.argmax(1)
+            mean, log_sd = self.encoder.described(rings, view)
+        else:
+            mean, log_sd = self.encode(images)
         sample = mean + torch.exp(log_sd) * noise
-        decoded = self.decode(sample[:, 3:], sample[:, 0], sample[:, 1:3] * self.translation_prior, pixels)
+        pose = sample[:, 3:], sample[:, 0], sample[:, 1:3] * self.translation_prior
+        decoded = self.decode(*pose, None if pixels is None else self.grid[pixels])
         target = images.flatten(1) if pixels is None else images.flatten(1)[:, pixels]
         share = target.shape[1] / images[0].numel()
         squares = ((decoded.float() - target) ** 2).sum(1)
         ratio = torch.exp(2 * log_sd[:, 0]) / self.rotation_prior**2
-        return {
+        terms = {
             "reconstruction": (squares / (2 * self.noise_sd**2 * share)).mean(),
             "kl_angle": (0.5 * (ratio - torch.log(ratio) - 1)).mean(),
             "kl_translation": kl_normal(mean[:, 1:3], log_sd[:, 1:3]).mean(),
             "kl_content": kl_normal(mean[:, 3:], log_sd[:, 3:]).mean(),
         }
+        if isinstance(self.encoder, PolarEncoder):
+            with torch.no_grad():
+                pose = mean[:, 3:], mean[:, 0], mean[:, 1:3] * self.translation_prior
+                match = self.encoder.match(rings, view, lambda grid: self.decode(*pose, grid))
+                wanted = torch.softmax(match / self.noise_sd**2, 1)
+            terms["search"] = -(wanted * torch.log_softmax(scores.float(), 1)).sum(1).mean()
+        return terms
 
     @torch.no_grad()
     def images(self, z, angle=0.0):
