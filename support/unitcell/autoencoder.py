@@ -123,7 +123,9 @@ class ElboTraining(Training):
     def _cause(self, images, terms):
         """Why the loss is no number, and the remedy."""
         if not torch.isfinite(images).all():
-            return f"{(~torch.isfinite(images)).flatten(1).any(1).sum()} of {len(images)} sub-images hold NaN; remove them"
+            return (
+                f"{(~torch.isfinite(images)).flatten(1).any(1).sum()} of {len(images)} sub-images hold NaN; remove them"
+            )
         first = next(name for name, value in terms.items() if not torch.isfinite(value))
         return (
             f"'{first}' overflowed; lower learning_rate (it was {self.learning_rate:g}), "

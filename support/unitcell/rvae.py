@@ -89,7 +89,15 @@ class RotationalVAE(nn.Module):
     """
 
     def __init__(
-        self, side, latent_dim=2, *, rotation_prior=0.1, translation_prior=0.1, noise_sd=1.0, detail=1.0, hidden=128,
+        self,
+        side,
+        latent_dim=2,
+        *,
+        rotation_prior=0.1,
+        translation_prior=0.1,
+        noise_sd=1.0,
+        detail=1.0,
+        hidden=128,
         encoder="polar",
     ):
         super().__init__()

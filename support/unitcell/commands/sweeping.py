@@ -24,7 +24,7 @@ def sweep(
     jobs: Annotated[int, typer.Option(min=1, help="Chapters at a time.")] = JOBS_AT_A_TIME,
     profile: ProfileName = "book",
 ):
-    """Rerun chapters 06 to 08 over many settings; only what changed runs; gathers all that is finished into one file."""
+    """Rerun chapters 06 to 08 over many settings, those that changed, and gather what is finished into one file."""
     from unitcell.sweep_results import gather
 
     chosen = chosen_settings(settings or ())
