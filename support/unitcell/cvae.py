@@ -19,15 +19,13 @@ def checked_labels(labels, count, n_classes):
     """Class labels from 0 as a tensor of int64, shape (count,), or InputError where they are missing or wrong."""
     if labels is None or len(labels) != count:
         given = "no labels" if labels is None else f"{len(labels)} labels"
-        raise InputError(
-            f"There are {given} for {count} sub-images: give the class of each (classes.csv of chapter 08)."
-        )
+        raise InputError(f"There are {given} for {count} sub-images: give the class of each.")
     values = np.asarray(labels, float)
     if not np.isfinite(values).all() or (values != np.floor(values)).any():
         raise InputError("labels holds values that are not whole numbers: give the class of each sub-image, from 0.")
     if values.min() < 0 or values.max() >= n_classes:
         raise InputError(
-            f"labels run from {values.min():g} to {values.max():g}, but there are {n_classes} classes: number them from 0."
+            f"labels run from {values.min():g} to {values.max():g}, but classes are {n_classes}: number from 0."
         )
     return torch.from_numpy(values.astype(np.int64))
 

@@ -25,7 +25,8 @@ def matching_latents(table, data, model=None):
     count = data.sizes["atom"]
     if len(table) != count:
         raise InputError(
-            f"latent has {len(table)} rows, but patches holds {count} sub-images: give the latent.csv made from these patches."
+            f"latent has {len(table)} rows, but patches holds {count} sub-images: "
+            "give the latent.csv made from these patches."
         )
     broken = ~np.isfinite(table.select_dtypes("number").to_numpy()).all(1)
     if broken.any():
@@ -40,9 +41,9 @@ def matching_latents(table, data, model=None):
 
 def environment_of(data):
     """True environment of each atom of a twin, -1 for an atom that is none: ndarray of int, or None without truth."""
-    if "environment" not in data:
+    if "true_environment" not in data:
         return None
-    number = np.nan_to_num(data.environment.values.astype(float), nan=UNKNOWN).astype(int)
+    number = np.nan_to_num(data.true_environment.values.astype(float), nan=UNKNOWN).astype(int)
     return np.maximum(number, UNKNOWN)
 
 
@@ -61,7 +62,7 @@ def groups(data):
 
 
 def facts(data):
-    """What is known, the kind of surroundings first: dict of name to ndarray of int (atom,), -1 where it is not known."""
+    """What is known, the kind of surroundings first: dict of name to ndarray of int (atom,), -1 for not known."""
     environment = environment_of(data)
     if environment is None:
         return _facts_of_an_image(data)

@@ -2,11 +2,11 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
-from scipy.stats import gaussian_kde
+from scipy.ndimage import gaussian_filter
 
 from unitcell.figures import OKABE_ITO, draw_image
 
-MOST_POINTS = 2000  # drawn and estimated from, of a larger table
+MOST_POINTS = 2000  # drawn of a larger table
 SHOWN = {"angle_rad": "angle (rad)", "dx": "x offset (Å)", "dy": "y offset (Å)"}
 
 
@@ -15,25 +15,22 @@ def label_of(name):
     return SHOWN.get(name, name)
 
 
-def density(x, y, angle_x=False, points=60):
-    """Kernel density of pairs on a grid; where x is an angle [rad], it goes on beyond ±π.
+def density(x, y, angle_x=False, points=96, width=0.025):
+    """Kernel density of pairs on a grid, by a normal kernel of `width` of the range along each axis.
+
+    Where x is an angle [rad], the density goes on from π to −π.
 
     Returns
     -------
     grid_x, grid_y : ndarray, shape (points,)
     value : ndarray, shape (points, points)
-        (y, x); integrates to 1.
+        (y, x); integrates to the share of the pairs inside the grid, at most 1.
     """
-    grid_x = np.linspace(-np.pi, np.pi, points) if angle_x else np.linspace(*_range(x), points)
-    grid_y = np.linspace(*_range(y), points)
-    sample = np.random.default_rng(0).permutation(len(x))[:MOST_POINTS]
-    x, y = np.asarray(x, float)[sample], np.asarray(y, float)[sample]
-    jitter = 1e-6 * (np.ptp(y) + 1e-9) * np.linspace(-1, 1, len(y))  # a constant has no density
-    # a width per cluster, not of the whole: Scott's rule is for one bump
-    kernel = gaussian_kde(np.stack([x, y + jitter]), bw_method=0.35 * len(x) ** (-1 / 6))
-    cover = np.stack(np.meshgrid(grid_x, grid_y)).reshape(2, -1)
-    turns = (-2 * np.pi, 0.0, 2 * np.pi) if angle_x else (0.0,)
-    return grid_x, grid_y, sum(kernel(cover + [[turn], [0]]) for turn in turns).reshape(points, points)
+    edges_x = np.linspace(-np.pi, np.pi, points + 1) if angle_x else np.linspace(*_range(x), points + 1)
+    edges_y = np.linspace(*_range(y), points + 1)
+    count = np.histogram2d(y, x, (edges_y, edges_x))[0] / len(x) / np.diff(edges_x)[0] / np.diff(edges_y)[0]
+    value = gaussian_filter(count, width * points, mode=("constant", "wrap" if angle_x else "constant"))
+    return (edges_x[1:] + edges_x[:-1]) / 2, (edges_y[1:] + edges_y[:-1]) / 2, value
 
 
 def _range(values):

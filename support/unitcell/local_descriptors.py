@@ -17,8 +17,8 @@ from unitcell.errors import InputError
 from unitcell.figures import OKABE_ITO, draw_image
 
 
-def sliding_fft(image, window_px, step_px, keep=0.5):
-    """Fourier magnitudes of windows on a grid.
+def sliding_fft(image, window_px, step_px, keep=1.0):
+    """Fourier magnitudes of windows on a grid, each of unit sum: what repeats there, not how strongly.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def sliding_fft(image, window_px, step_px, keep=0.5):
     Returns
     -------
     magnitude : ndarray, shape (windows down, windows across, q, q)
-        The zero frequency, removed, is in the middle.
+        The zero frequency is in the middle; it and what the taper makes of it are 0.
     x_px, y_px : ndarray
         Centres of the windows [px].
     """
@@ -43,14 +43,16 @@ def sliding_fft(image, window_px, step_px, keep=0.5):
         )
     views = np.lib.stride_tricks.sliding_window_view(image, (window_px, window_px))[::step_px, ::step_px]
     taper = np.hanning(window_px)[:, None] * np.hanning(window_px)
-    reach = max(1, int(keep * window_px / 2))
+    reach = int(np.clip(keep * window_px / 2, 2, (window_px - 1) // 2))
     middle = slice(window_px // 2 - reach, window_px // 2 + reach + 1)
     magnitude = np.empty((*views.shape[:2], 2 * reach + 1, 2 * reach + 1), np.float32)
     for row, windows in enumerate(views):  # a row at a time, to bound the memory
         tapered = (windows - windows.mean((1, 2), keepdims=True)) * taper
         magnitude[row] = np.abs(np.fft.fftshift(np.fft.fft2(tapered), (1, 2)))[:, middle, middle]
     y_px, x_px = ((window_px - 1) / 2 + step_px * np.arange(n) for n in views.shape[:2])
-    return magnitude, x_px, y_px
+    away = np.hypot(*np.mgrid[-reach : reach + 1, -reach : reach + 1])
+    magnitude[..., away < 2] = 0
+    return magnitude / np.maximum(magnitude.sum((2, 3), keepdims=True), 1e-12), x_px, y_px
 
 
 def usual_step(points):
@@ -147,41 +149,44 @@ def turned_patches(data, angle_rad):
     return patches, kept
 
 
-def figure_of_three(data, clustered, grid_px, windows):
+def figure_of_three(data, described, clustered, grid_px):
     """Maps of the clusters by each description, and its first principal component below (the paper's Fig. 2).
 
     Parameters
     ----------
     data : xarray.Dataset
         From `atom_maps.load_patches`.
+    described : dict of str to ndarray
+        A sliding Fourier transform (windows, q, q), neighbour vectors (n, k, 2), sub-images (n, side, side), in this
+        order.
     clustered : dict of str to (label, scores, components)
-        By `clusters`: of a sliding Fourier transform, of neighbour vectors, of sub-images, in this order.
+        By `clusters`.
     grid_px : (ndarray, ndarray)
         x and y of the Fourier windows' centres [px].
-    windows : (int, int)
-        Windows down and across.
 
     Returns
     -------
     matplotlib.figure.Figure
     """
-    figure, axes = plt.subplots(2, 3, figsize=(9.8, 6.4), height_ratios=(1.8, 1))
-    points = np.column_stack([data.x_px, data.y_px])
-    window = np.array(data.image.shape) // 2  # an upper left quarter, in which an atom is seen
-    colours = ListedColormap(OKABE_ITO[:4])
+    figure, axes = plt.subplots(2, 3, figsize=(9.8, 5.6), height_ratios=(1.9, 1))
+    quarter = data.image.values[: data.sizes["row"] // 2, : data.sizes["column"] // 2]
+    colours = {"cmap": ListedColormap(OKABE_ITO[:4]), "vmin": 0.5, "vmax": 4.5}
     for axis, (name, (label, _, _)) in zip(axes[0], clustered.items(), strict=True):
-        draw_image(axis, data.image.values, data.attrs["image_pixel_size_A"], title=name, vmin=0, vmax=255)
-        if name == next(iter(clustered)):
-            half_x, half_y = ((g[1] - g[0]) / 2 if len(g) > 1 else 1 for g in grid_px)
-            extent = (grid_px[0][0] - half_x, grid_px[0][-1] + half_x, grid_px[1][-1] + half_y, grid_px[1][0] - half_y)
-            axis.imshow(label.reshape(windows), cmap=colours, vmin=1, vmax=4, extent=extent, alpha=0.55)
+        draw_image(axis, quarter, data.attrs["image_pixel_size_A"], title=name, vmin=0, vmax=255)
+        if len(label) == data.sizes["atom"]:
+            axis.scatter(data.x_px, data.y_px, c=label, s=max(1.0, 4000 / len(label)), linewidths=0, **colours)
         else:
-            axis.scatter(*points.T, c=label, cmap=colours, vmin=1, vmax=4, s=10, linewidths=0)
-        axis.set(xlim=(-0.5, window[1] - 0.5), ylim=(window[0] - 0.5, -0.5))
+            (x, y), half = grid_px, (grid_px[0][1] - grid_px[0][0]) / 2
+            extent = (x[0] - half, x[-1] + half, y[-1] + half, y[0] - half)
+            axis.imshow(label.reshape(len(y), len(x)), extent=extent, alpha=0.5, **colours)
+        axis.set(xlim=(-0.5, quarter.shape[1] - 0.5), ylim=(quarter.shape[0] - 0.5, -0.5))
     fourier, vectors, images = (components[0] for _, _, components in clustered.values())
     for axis, picture, title in ((axes[1, 0], fourier, "in frequencies"), (axes[1, 2], images, "in pixels")):
         reach = np.abs(picture).max()
         draw_image(axis, picture, None, title=title, vmin=-reach, vmax=reach, cmap="RdBu_r")
-    axes[1, 1].quiver(*np.zeros((2, len(vectors))), *vectors.T, angles="xy", scale_units="xy", scale=1, width=0.012)
-    axes[1, 1].set(xlim=(-1, 1), ylim=(1, -1), aspect="equal", title="of each neighbour's vector", xticks=[], yticks=[])
+    usual = list(described.values())[1].mean(0)
+    axes[1, 1].quiver(*usual.T, *vectors.T, angles="xy", scale_units="xy", scale=1.5, width=0.012, color=OKABE_ITO[5])
+    axes[1, 1].plot(*usual.T, "o", color="black", ms=4)
+    axes[1, 1].plot(0, 0, "+", color="black", ms=8)
+    axes[1, 1].set(xlim=(-2, 2), ylim=(2, -2), aspect="equal", title="of the neighbours", xticks=[], yticks=[])
     return figure

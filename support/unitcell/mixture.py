@@ -2,6 +2,8 @@
 
 import numpy as np
 import pandas as pd
+from scipy import ndimage
+from scipy.sparse.csgraph import connected_components
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 
@@ -10,6 +12,7 @@ from unitcell.errors import InputError
 COVARIANCES = ("full", "tied", "diag", "spherical")
 PER_COMPONENT = ("covariances_", "precisions_", "precisions_cholesky_")  # of all but tied mixtures
 MOST_COMPONENTS = 8
+MOST_POINTS = 3000  # that the criteria are computed from
 LEAST_SPREAD = 0.25  # of a latent's unit prior; one that carries nothing spreads less, and is not to be blown up
 
 
@@ -30,7 +33,7 @@ def latent_features(latent, columns=None):
     -------
     ndarray, shape (n, d)
     """
-    columns = columns or ["angle_rad", *content_names(latent)]
+    columns = columns or [*(name for name in ["angle_rad"] if name in latent), *content_names(latent)]
     parts = []
     for name in columns:
         if name not in latent:
@@ -83,12 +86,14 @@ def criterion_curves(features, covariance_type="full", most=MOST_COMPONENTS, see
 
     BIC weighs likelihood against parameters. ICL (Biernacki, Celeux and Govaert 2000) adds twice the entropy of the
     class probabilities, so that components that overlap earn less: it counts clusters, BIC normal distributions.
+    At most `MOST_POINTS` points are used, drawn at random.
 
     Returns
     -------
     pandas.DataFrame
         `n_components`, `bic`, `icl`.
     """
+    features = features[np.random.default_rng(seed).permutation(len(features))[:MOST_POINTS]]
     rows = []
     for k in range(1, min(most, len(features) - 1) + 1):
         fitted = fit_mixture(features, k, covariance_type, seed)
@@ -131,7 +136,7 @@ def fit_mixture(features, n_components, covariance_type="full", seed=0):
         )
     # an angle's cosine and sine lie on a circle: without a floor a component could shrink onto it
     mixture = GaussianMixture(
-        n_components, covariance_type=covariance_type, n_init=5, reg_covar=1e-3, random_state=seed
+        n_components, covariance_type=covariance_type, n_init=10, reg_covar=1e-3, random_state=seed
     ).fit(features)
     order = np.argsort(-mixture.weights_)
     each = ("weights_", "means_") if covariance_type == "tied" else ("weights_", "means_", *PER_COMPONENT)
@@ -154,6 +159,59 @@ def classify(features, mixture):
     """Class of each point, 1 being the mixture's heaviest component, and the probability of it: two arrays."""
     probability = mixture.predict_proba(features)
     return probability.argmax(1) + 1, probability.max(1)
+
+
+def likeness(images, turned=False, steps=72):
+    """Correlation of each pair of images over the disc inscribed in them, the mean image aside.
+
+    Parameters
+    ----------
+    images : ndarray, shape (k, side, side)
+        For instance the mean sub-image of each class.
+    turned : bool
+        Take the largest over turns of one image of the pair.
+    steps : int
+        Turns in a full circle.
+
+    Returns
+    -------
+    ndarray, shape (k, k)
+    """
+    images = np.asarray(images, float)
+    side = images.shape[1]
+    disc = np.hypot(*(np.mgrid[:side, :side] - (side - 1) / 2)) < side / 2
+    best = np.full((len(images), len(images)), -1.0)
+    for angle in np.arange(steps if turned else 1) * 360 / steps:
+        round_about = ndimage.rotate(images, angle, axes=(1, 2), reshape=False, order=1, mode="nearest")
+        both = np.corrcoef(images[:, disc], round_about[:, disc])[: len(images), len(images) :]
+        best = np.maximum(best, np.atleast_2d(both))
+    return np.maximum(best, best.T)
+
+
+def merged(labels, images, *, turned=False, least=0.97):
+    """Classes whose mean images are alike made one.
+
+    A motif that a turn leaves as it is has several angles, hence several components that look the same. With `turned`,
+    classes that look the same after a turn are made one as well: what is left is motifs.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (n,)
+        From `classify`: 1 is the first image's.
+    images : ndarray, shape (k, side, side)
+        From `class_means`.
+    least : float
+        Correlation (see `likeness`) from which two images are alike, directly or through others.
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+        1 is the largest class.
+    """
+    _, group = connected_components(likeness(images, turned) >= least, directed=False)
+    found = group[np.asarray(labels) - 1]
+    rank = np.argsort(np.argsort(-np.bincount(found, minlength=group.max() + 1)))
+    return rank[found] + 1
 
 
 def pca_features(patches, n_features=8, seed=0):

@@ -6,18 +6,21 @@ Every number is packed into a byte, since a page shows it, and no more: angles t
 import warnings
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from sklearn.metrics import adjusted_rand_score
 
 from unitcell.artefacts import existing, load_dataset, load_table, written
 from unitcell.atom_maps import load_patches
 from unitcell.errors import InputError
+from unitcell.known import facts
 from unitcell.latent_figures import latent_grid
 from unitcell.rvae import load_rvae
 from unitcell.sweep import SEEDS, SETTINGS, folders
 
 LATENTS = ("angle_rad", "dx", "dy", "z1", "z2")
-TRUTH = ("phase", "environment", "thickness_A")  # of the twins' sub-images
+TRUTH = ("true_environment", "true_thickness_A", "true_interface_A")  # of the twins' sub-images
+PARTITIONS = ("class", "kind", "motif")
 GRID_STEPS = 5
 
 
@@ -55,30 +58,28 @@ def gathered(profile, setting):
     data = xr.Dataset({name: ("atom", latent[name].to_numpy()) for name in LATENTS})
     for name in ("x_px", "y_px", *TRUTH):
         if name in patches.coords:
-            data[name] = ("atom", patches[name].values)
-    data["label"] = (("seed", "components", "atom"), _labels(profile, setting, seeds))
+            value = patches[name].values
+            data[name] = ("atom", value.astype(np.int8) if name == "true_environment" else value)
+    for name in PARTITIONS:
+        data[name] = (("seed", "components", "atom"), _labels(profile, setting, seeds, name))
     data["grid"] = (("up", "right", "row", "column"), latent_grid(model, latent, GRID_STEPS))
-    for name in images:
-        data[name] = images[name]
+    data = data.merge(images)
+    if not images.tableau.values.any():
+        data = data.drop_vars("tableau")
     data["example"] = (("row", "column"), patches.patch.values[len(latent) // 2])
     data = data.assign_coords(seed=list(seeds), components=list(setting.components))
     data.attrs = patches.attrs | {"system": setting.system, "setting": setting.name}
     return data
 
 
-def _labels(profile, setting, seeds):
-    """Classes of all atoms: ndarray of uint8, shape (seed, components, atom)."""
-    return np.array(
-        [
-            [
-                load_table(folders(profile, setting, seed, k)[2] / "classes.csv", ("class",))["class"].to_numpy(
-                    np.uint8
-                )
-                for k in setting.components
-            ]
-            for seed in seeds
-        ]
-    )
+def _labels(profile, setting, seeds, column):
+    """Classes, kinds or motifs of all atoms: ndarray of uint8, shape (seed, components, atom)."""
+
+    def of(seed, count):
+        path = folders(profile, setting, seed, count)[2] / "classes.csv"
+        return load_table(path, (column,))[column].to_numpy(np.uint8)
+
+    return np.array([[of(seed, count) for count in setting.components] for seed in seeds])
 
 
 def save_groups(datasets, path):
@@ -112,33 +113,52 @@ def load_groups(path):
             tree = xr.open_datatree(path, engine="h5netcdf")
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is not a readable netCDF file ({error}).") from error
-    groups = {name: node.to_dataset().load() for name, node in tree.children.items() if "label" in node}
+    groups = {name: node.to_dataset().load() for name, node in tree.children.items() if "kind" in node}
     tree.close()
     if not groups:
         raise InputError(f"{path} holds no setting of a sweep: make it with 'unitcell sweep'.")
     return groups
 
 
-def truth_of(data):
-    """Known class of each atom of a setting, 0 where it has none: ndarray of int; and the classes' names."""
-    names = sorted(set(data.environment.values.astype(str)) - {""})
-    number = {name: n for n, name in enumerate(names, start=1)}
-    return np.array([number.get(str(name), 0) for name in data.environment.values]), names
+def agreement(data, components, partition="class"):
+    """Adjusted Rand index of each seed's partition against each known fact, and of each pair of seeds.
 
-
-def agreement(data, components):
-    """Adjusted Rand index of each seed's classes against the truth, and of each pair of seeds.
+    Parameters
+    ----------
+    data : xarray.Dataset
+        One setting of `load_groups`.
+    components : int
+    partition : {'class', 'kind', 'motif'}
+        Classes of the mixture, those that look alike made one, or those that look alike after a turn.
 
     Returns
     -------
-    against_truth : ndarray, shape (seed,)
-        NaN where nothing is known.
+    against : dict of str to ndarray, shape (seed,)
     between_seeds : ndarray, shape (pairs,)
     """
-    label = data.label.sel(components=components).values
+    label = data[partition].sel(components=components).values
     pairs = [adjusted_rand_score(a, b) for n, a in enumerate(label) for b in label[:n]]
-    if "environment" not in data:
-        return np.full(len(label), np.nan), np.array(pairs)
-    truth, _ = truth_of(data)
-    known = truth > 0
-    return np.array([adjusted_rand_score(truth[known], one[known]) for one in label]), np.array(pairs)
+    against = {}
+    for name, value in facts(data).items():
+        sure = value >= 0
+        against[name] = np.array([adjusted_rand_score(value[sure], one[sure]) for one in label])
+    return against, np.array(pairs)
+
+
+def stability(groups):
+    """One row for each setting, number of components, partition and known fact: medians and worst cases over seeds."""
+    rows = []
+    for name, data in groups.items():
+        for count in data.components.values:
+            for partition in PARTITIONS:
+                against, pairs = agreement(data, count, partition)
+                between = np.median(pairs) if len(pairs) else np.nan
+                rows += [
+                    {
+                        "setting": name, "components": int(count), "seeds": data.sizes["seed"],
+                        "partition": partition, "against": fact, "median ARI": np.median(index),
+                        "worst ARI": index.min(), "between seeds": between,
+                    }
+                    for fact, index in against.items()
+                ]  # fmt: skip
+    return pd.DataFrame(rows)
