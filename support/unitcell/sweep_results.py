@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy.spatial import cKDTree
 from sklearn.metrics import adjusted_rand_score
 
 from unitcell.artefacts import existing, load_dataset, load_table, written
@@ -62,11 +63,11 @@ def gathered(profile, setting):
             data[name] = ("atom", value.astype(np.int8) if name == "true_environment" else value)
     for name in PARTITIONS:
         data[name] = (("seed", "components", "atom"), _labels(profile, setting, seeds, name))
-    data["grid"] = (("up", "right", "row", "column"), latent_grid(model, latent, GRID_STEPS))
-    data = data.merge(images)
+    data["grid"] = (("grid_up", "grid_right", "row", "col"), latent_grid(model, latent, GRID_STEPS))
+    data = data.merge(images.rename({"class": "member"}).drop_vars("member"))
     if not images.tableau.values.any():
         data = data.drop_vars("tableau")
-    data["example"] = (("row", "column"), patches.patch.values[len(latent) // 2])
+    data["example"] = (("row", "col"), patches.patch.values[len(latent) // 2])
     data = data.assign_coords(seed=list(seeds), components=list(setting.components))
     data.attrs = patches.attrs | {"system": setting.system, "setting": setting.name}
     return data
@@ -162,3 +163,14 @@ def stability(groups):
                     for fact, index in against.items()
                 ]  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def small_map(data, name, points=64):
+    """A latent at the atom nearest to each of points × points places: holoviews.Image of few bytes."""
+    import holoviews as hv  # half a second, for pages only
+
+    places = np.column_stack([data.x_px, data.y_px])
+    x, y = (np.linspace(*np.quantile(axis, [0, 1]), points) for axis in places.T)
+    nearest = cKDTree(places).query(np.stack(np.meshgrid(x, y[::-1]), -1).reshape(-1, 2))[1]
+    picture = data[name].values[nearest].reshape(points, points)[::-1]
+    return hv.Image(picture.astype(np.float16).astype(np.float32), bounds=(x[0], -y[-1], x[-1], -y[0]), vdims=name)
