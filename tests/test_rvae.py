@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from unitcell.autoencoder import checked_patches, kl_normal, train
+from sklearn.metrics import adjusted_rand_score
+from sklearn.mixture import GaussianMixture
+from unitcell.autoencoder import ElboTraining, checked_patches, kl_normal, train
 from unitcell.cvae import ConditionalVAE, load_cvae, save_cvae
 from unitcell.darkfield import rotated_twin
 from unitcell.errors import InputError
@@ -18,30 +20,34 @@ def twin():
 
 
 # our name of each layer → AtomAI's
-LAYERS = {
-    "encoder.dense.0": ("encoder", "dense.0"),
-    "encoder.dense.2": ("encoder", "dense.2"),
-    "encoder.mean": ("encoder", "fc11"),
-    "encoder.log_sd": ("encoder", "fc12"),
+DECODER = {
     "decoder.position": ("decoder", "coord_latent.fc_coord"),
     "decoder.content": ("decoder", "coord_latent.fc_latent"),
     "decoder.hidden.1": ("decoder", "fc_decoder.0"),
     "decoder.hidden.3": ("decoder", "fc_decoder.2"),
     "decoder.hidden.5": ("decoder", "out"),
 }
+HEADS = {"encoder.mean": ("encoder", "fc11"), "encoder.log_sd": ("encoder", "fc12")}
+DENSE = {"encoder.dense.0": ("encoder", "dense.0"), "encoder.dense.2": ("encoder", "dense.2")}
+CONVOLUTIONAL = {
+    "encoder.convolve.0": ("encoder", "conv.block.0"),
+    "encoder.convolve.2": ("encoder", "conv.block.2"),
+}
 
 
-def test_loss_equals_atomai(twin):
+@pytest.mark.parametrize(("kind", "first"), [("dense", DENSE), ("convolutional", CONVOLUTIONAL)])
+def test_loss_equals_atomai(twin, kind, first):
     images = twin[0][:32]
-    peer = import_atomai().models.rVAE((20, 20), latent_dim=2)
+    conv = {"conv_encoder": True, "numhidden_encoder": 16, "numhidden_decoder": 16} if kind != "dense" else {}
+    peer = import_atomai().models.rVAE((20, 20), latent_dim=2, **conv)
     peer.dx_prior, peer.loss, peer.kdict_["phi_prior"] = 0.1, "mse", 0.3
     nets = {"encoder": peer.encoder_net.state_dict(), "decoder": peer.decoder_net.state_dict()}
-    ours = RotationalVAE(20, 2, rotation_prior=0.3, translation_prior=0.1, noise_sd=1.0)
-    weights = {}
+    ours = RotationalVAE.like_atomai(20, 2, encoder=kind, rotation_prior=0.3, hidden=16 if conv else 128)
+    weights, layers = {}, first | HEADS | DECODER
     for name in ours.state_dict():
-        layer, kind = name.rsplit(".", 1)
-        net, theirs = LAYERS[layer]
-        weights[name] = nets[net][f"{theirs}.{kind}"]
+        layer, part = name.rsplit(".", 1)
+        net, theirs = layers[layer]
+        weights[name] = nets[net][f"{theirs}.{part}"]
     ours.load_state_dict(weights)
     torch.manual_seed(3)
     expected = -peer.forward_compute_elbo(images.to(peer.device)).item()
@@ -59,7 +65,7 @@ def test_kl_of_normals_against_torch():
 
 def test_drawn_pixels_estimate_the_same_loss(twin):
     torch.manual_seed(0)
-    model, images = RotationalVAE(20, noise_sd=0.3), twin[0][:16]
+    model, images = RotationalVAE(20, noise_sd=0.3, encoder="dense"), twin[0][:16]
     noise = torch.randn(16, 5)
     full = model.terms(images, None, noise)["reconstruction"].item()
     halves = [
@@ -87,16 +93,109 @@ def test_grid_runs_down_and_left():
     assert grid[-1].tolist() == [1, -1]
 
 
-def test_angles_of_a_known_stack(twin):
-    images, environment, angle = twin
+def test_any_rotation_is_read_and_the_classes_part():
+    patches, environment, angle = rotated_twin(300, side=20, pixel_size_A=0.375, spread_rad=np.pi, seed=1)
+    images = checked_patches(patches)
     torch.manual_seed(0)
-    model = RotationalVAE(20, rotation_prior=0.3, translation_prior=0.03, noise_sd=0.1, detail=4.0)
-    history = train(model, images, epochs=25, batch=16, pixels=80, learning_rate=4e-3)
+    model = RotationalVAE(20, rotation_prior=0.1, translation_prior=0.03)
+    history = train(model, images, epochs=16, batch=20, pixels=80, learning_rate=4e-3, dtype=torch.bfloat16)
     assert history.elbo.iloc[-1] > history.elbo.iloc[0]
     latent = latent_table(model, images, 0.375)
-    for kind in (0, 1):
-        error = latent.angle_rad[environment == kind] - angle[environment == kind]
-        assert np.degrees(circular_sd(error)) < 5
+    for kind, symmetry in ((0, 1), (1, 2)):
+        error = symmetry * (latent.angle_rad - angle)[environment == kind]
+        assert np.degrees(circular_sd(error)) / symmetry < 5
+    classes = GaussianMixture(2, n_init=3, random_state=0).fit_predict(latent[["z1", "z2"]])
+    assert adjusted_rand_score(environment, classes) > 0.95
+
+
+def test_the_polar_encoder_turns_with_the_image():
+    """Turned by whole steps of a smooth image: the same content, and the angle goes along."""
+    torch.manual_seed(0)
+    model = RotationalVAE(41)
+    with torch.no_grad():
+        model.encoder.score[-1].weight.mul_(1e3)  # decided, as after training
+    towards = torch.arange(6) * 2 * torch.pi / 48 * 5
+    centre = torch.stack([0.4 * torch.cos(towards), 0.4 * torch.sin(towards)], 1)  # (down, left)
+    squares = ((model.grid - centre[:, None]) ** 2).sum(2)
+    images = torch.exp(-squares / (2 * 0.25**2)).reshape(-1, 41, 41)
+    with torch.no_grad():
+        mean, log_sd = model.encode(images)
+    # x(φ) = D(φ + γ): a spot that moves ahead along φ has a smaller γ
+    np.testing.assert_allclose(circular((mean[:, 0] + towards - mean[0, 0]).numpy()), 0, atol=0.01)
+    np.testing.assert_allclose(mean[:, 1:], mean[:1, 1:].expand(6, -1), atol=0.02)
+    np.testing.assert_allclose(log_sd, log_sd[:1].expand(6, -1), atol=0.02)
+
+
+def test_search_finds_the_view_that_was_drawn():
+    """The match of each view equals the plain sum over the disc, and is best where the image was decoded."""
+    torch.manual_seed(0)
+    model = RotationalVAE(41, detail=6.0)
+    step = 2 * torch.pi / model.encoder.views
+    z, view = torch.randn(5, 2), torch.tensor([0, 3, 17, 30, 47])
+    with torch.no_grad():
+        images = model.decode(z, view * step).reshape(5, 41, 41)
+        rings, wrong = model.encoder.sample(images), torch.zeros(5, dtype=torch.int64)
+        match = model.encoder.match(rings, wrong, lambda grid: model.decode(z, torch.zeros(5), grid=grid))
+        inside = (model.grid**2).sum(1) < 1
+        plain = [
+            (images.flatten(1) * model.decode(z, torch.full((5,), k * step)))[:, inside].sum(1)
+            for k in range(model.encoder.views)
+        ]
+    assert match.argmax(1).tolist() == view.tolist()
+    np.testing.assert_allclose(match, torch.stack(plain, 1), atol=0.03 * float(match.abs().max()))
+
+
+def test_symmetric_motifs_take_the_smallest_turn():
+    encoder = RotationalVAE(12).encoder
+    scores = torch.full((3, 48), -50.0)
+    scores[0, [5, 17, 29, 41]] = torch.tensor([0.0, 0.5, 0.2, 0.9])  # four equal views: 5 is 37.5°, 41 is −52.5°
+    scores[1, [5, 41]] = torch.tensor([0.0, 9.0])  # not equal
+    scores[2, 24] = 1.0
+    assert encoder.chosen(scores).tolist() == [5, 41, 24]
+
+
+def test_training_goes_on_from_a_checkpoint(twin, tmp_path):
+    def run(checkpoint=None, stop=None):
+        torch.manual_seed(0)
+        model = RotationalVAE(20)
+        training = ElboTraining(
+            model, twin[0], None, epochs=3, batch=64, learning_rate=1e-3, pixels=50, seed=1, dtype=torch.float32
+        )
+        if stop:
+            for _ in range(stop):
+                training.advance()
+            training.save(checkpoint)
+            return None
+        history = train(
+            model, twin[0], epochs=3, batch=64, learning_rate=1e-3, pixels=50, seed=1, checkpoint=checkpoint
+        )
+        return model, history
+
+    whole, history = run()
+    run(tmp_path / "half.safetensors", stop=6)  # of 12, in the middle of an epoch
+    resumed, again = run(tmp_path / "half.safetensors")
+    for one, other in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+    assert history.drop(columns="seconds").equals(again.drop(columns="seconds"))
+
+
+def test_bytes_on_the_disk_train_like_numbers(twin, tmp_path):
+    grey = np.round(255 * twin[0].numpy()).astype(np.uint8)
+    grey.tofile(tmp_path / "patches.u8")
+    mapped = checked_patches(np.memmap(tmp_path / "patches.u8", np.uint8, "r", shape=grey.shape))
+    assert mapped.dtype == torch.uint8
+    losses = []
+    for images in (mapped, checked_patches(grey / 255)):
+        torch.manual_seed(0)
+        losses.append(train(RotationalVAE(20), images, epochs=2, batch=50, pixels=50).elbo.to_numpy())
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+
+
+def test_history_logs_the_terms_apart(twin):
+    history = train(RotationalVAE(20), twin[0], epochs=2, pixels=50)
+    bound = history[["reconstruction", "kl_angle", "kl_translation", "kl_content"]].sum(axis=1)
+    np.testing.assert_allclose(history.elbo, -bound, rtol=1e-6)
+    assert {"search", "unsteadiness", "seconds", "epoch"} < set(history)
 
 
 def test_latent_shift_is_where_the_content_lies():
@@ -155,6 +254,35 @@ def test_bad_patches(patches, words):
 def test_stops_at_the_first_loss_that_is_not_finite(twin):
     model = RotationalVAE(20)
     with torch.no_grad():
-        model.encoder.log_sd.bias.fill_(1e4)
-    with pytest.raises(InputError, match=r"loss is .* at epoch 1"):
+        model.encoder.describe.log_sd.bias.fill_(1e4)
+    with pytest.raises(InputError, match=r"loss is .* at epoch 1: 'reconstruction' overflowed"):
         train(model, twin[0][:32], epochs=3)
+    spoilt = twin[0][:32].clone()
+    spoilt[5, 3, 3] = torch.nan
+    with pytest.raises(InputError, match="1 of 32 sub-images hold NaN"):
+        train(RotationalVAE(20), spoilt, epochs=3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"side": 4}, "side = 4"),
+        ({"side": 20, "latent_dim": 0}, "latent_dim = 0"),
+        ({"side": 20, "encoder": "square"}, "encoder = 'square' is unknown: give one of polar"),
+        ({"side": 20, "activation": "step"}, "activation = 'step'"),
+        ({"side": 20, "noise_sd": 0.0}, r"noise_sd = 0.0 must be greater"),
+        ({"side": 20, "rotation_prior": -1.0}, "rotation_prior"),
+    ],
+)
+def test_bad_settings(settings, words):
+    with pytest.raises(InputError, match=words):
+        RotationalVAE(**settings)
+
+
+def test_bad_training(twin):
+    with pytest.raises(InputError, match="batch = 0"):
+        train(RotationalVAE(20), twin[0], epochs=1, batch=0)
+    with pytest.raises(InputError, match="3 labels were given for 200"):
+        train(ConditionalVAE(20, 2), twin[0], torch.zeros(3, dtype=torch.int64), epochs=1)
+    with pytest.raises(InputError, match="24 pixels wide"):
+        train(RotationalVAE(24), twin[0], epochs=1)

@@ -1,6 +1,8 @@
 """What the variational autoencoders share: an encoder, the KL terms, input checks and one training loop."""
 
+import math
 import time
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ from unitcell import training_loop
 from unitcell.errors import InputError
 from unitcell.training_loop import Training
 
-GUIDES = ("search",)  # terms that teach, but are no part of the bound
+GUIDES = ("search", "unsteadiness")  # terms that teach, but are no part of the bound
 
 
 class Encoder(nn.Module):
@@ -35,24 +37,32 @@ def kl_normal(mean, log_sd):
 
 
 def checked_patches(patches, name="patches"):
-    """Return `patches` as a float32 tensor of shape (n, side, side), or raise InputError.
+    """Return `patches` as a tensor of shape (n, side, side), or raise InputError.
+
+    Bytes (0 to 255) stay bytes and a memory-mapped array stays on the disk: a batch is scaled when it is drawn.
+    All else becomes float32.
 
     A mean-squared reconstruction term supposes intensities between 0 and 1: on unscaled counts the
     loss overflows.
     """
-    stack = np.asarray(patches, dtype=np.float32)
+    stack = np.asarray(patches)
     if stack.ndim != 3 or stack.shape[1] != stack.shape[2] or len(stack) == 0:
         raise InputError(f"{name} has shape {stack.shape}: give a stack of square sub-images (atom, y, x).")
-    if not np.isfinite(stack).all():
-        raise InputError(
-            f"{name} holds {np.count_nonzero(~np.isfinite(stack))} values that are not finite: remove them."
-        )
-    low, high = stack.min(), stack.max()
+    if stack.dtype == np.uint8:
+        low, high = stack.min() / 255, stack.max() / 255
+    else:
+        stack = np.ascontiguousarray(stack, dtype=np.float32)
+        low, high = stack.min(), stack.max()  # NaN where any is
+        if not np.isfinite([low, high]).all():
+            wrong = np.count_nonzero(~np.isfinite(stack))
+            raise InputError(f"{name} holds {wrong} values that are not finite: remove them.")
     if low < -1e-3 or high > 1 + 1e-3:
         raise InputError(f"{name} runs from {low:.3g} to {high:.3g}: scale the sub-images to [0, 1] (chapter 06 does).")
     if high - low < 1e-6:
         raise InputError(f"{name} is constant ({low:.3g} everywhere): give sub-images with contrast.")
-    return torch.from_numpy(stack)
+    with warnings.catch_warnings():  # a memory-mapped file is read only, and nothing here writes to it
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(stack)
 
 
 class ElboTraining(Training):
@@ -66,7 +76,12 @@ class ElboTraining(Training):
         self.images, self.labels, self.batch, self.pixels, self.dtype = images, labels, batch, pixels, dtype
         self.steps_an_epoch = -(-len(images) // batch)
         steps = epochs * self.steps_an_epoch
-        what = {"model": model.architecture, "images": [*images.shape, _fingerprint(images)], "batch": batch}
+        what = {
+            "model": model.architecture,
+            "settings": getattr(model, "settings", {}),
+            "images": [*images.shape, _fingerprint(images)],
+            "batch": batch,
+        }
         what |= {"pixels": pixels, "dtype": str(dtype)}
         super().__init__(
             model, None, None, lambda adam: torch.optim.lr_scheduler.OneCycleLR(adam, learning_rate, max(steps, 2)),
@@ -115,7 +130,7 @@ class ElboTraining(Training):
     def _note(self):
         """An entry of the history: the mean of each term over the epoch."""
         means = {name: sum(terms[name] for terms in self.recent) / len(self.images) for name in self.recent[0]}
-        elbo = -sum(value for name, value in means.items() if name not in GUIDES)
+        elbo = -math.fsum(value for name, value in means.items() if name not in GUIDES)  # whatever their order
         before = sum(entry["seconds"] for entry in self.history)
         self.history.append({"epoch": self._epoch(), "elbo": elbo} | means | {"seconds": self.seconds - before})
         self.recent = []
@@ -183,12 +198,24 @@ def train(
     InputError
         The loss is not finite; training stops at that step.
     """
+    if labels is not None and len(labels) != len(images):
+        raise InputError(f"{len(labels)} labels were given for {len(images)} sub-images: give one for each.")
+    if images.shape[1:] != (model.side, model.side):
+        raise InputError(
+            f"The sub-images are {images.shape[2]} pixels wide and {images.shape[1]} high, but the model's are "
+            f"{model.side} pixels wide: make the model for these."
+        )
+    if not (epochs >= 0 and batch > 0 and learning_rate > 0 and (pixels is None or pixels > 0)):
+        raise InputError(
+            f"epochs = {epochs}, batch = {batch}, learning_rate = {learning_rate:g}, pixels = {pixels}: "
+            "all must be greater than zero."
+        )
     training = ElboTraining(
         model.to(device), images, labels, epochs=epochs, batch=batch, learning_rate=learning_rate, pixels=pixels,
         seed=seed, dtype=dtype,
     )  # fmt: skip
     _, history = training_loop.train(training, checkpoint=checkpoint, every=every, label="steps")
-    return pd.DataFrame(history)
+    return pd.DataFrame(history, columns=list(history[-1]) if history else None)  # a checkpoint sorts the names
 
 
 def scaled(images):

@@ -8,11 +8,12 @@ The scores are taught by search: the decoder's picture is held against all K vie
 rings (as projections are matched in electron cryo-microscopy; cf. Nasiri and Bepler 2022).
 """
 
-import numpy as np
 import torch
 from torch import nn
 
 from unitcell.autoencoder import Encoder
+
+TIE_NATS = 2.0
 
 
 class PolarEncoder(nn.Module):
@@ -32,7 +33,7 @@ class PolarEncoder(nn.Module):
         Directions that are scored; divides `spokes`. The angle within a step is regressed.
     """
 
-    def __init__(self, side, latents, hidden=128, *, spokes=48, views=24):
+    def __init__(self, side, latents, hidden=128, *, spokes=48, views=48):
         super().__init__()
         self.rings, self.spokes, self.views = side // 3, spokes, views
         self.score = nn.Sequential(
@@ -47,11 +48,12 @@ class PolarEncoder(nn.Module):
         # a sample stands for the pixels of its piece of annulus: together the pixels of the disc
         self.register_buffer("weight", radius * torch.pi * (side - 1) ** 2 / 2 / self.rings / spokes, persistent=False)
 
-    def sample(self, images):
-        """(B, side, side) → the values on the rings (B, R, S), bilinear."""
-        places = torch.stack([-self.points[..., 1], self.points[..., 0]], -1)  # grid_sample wants x right, y down
-        grid = places.expand(len(images), *places.shape)
-        return nn.functional.grid_sample(images[:, None].float(), grid, align_corners=True)[:, 0]
+    def sample(self, images, ahead=None):
+        """(B, side, side) → the values on the rings (B, R, S), bilinear; begun `ahead` (B,) [rad] along them."""
+        points = self.points.flatten(0, 1).expand(len(images), -1, -1)  # (B, R·S, 2) down, left
+        points = points if ahead is None else points @ rotation(ahead)
+        places = torch.stack([-points[..., 1], points[..., 0]], -1).unflatten(1, (self.rings, self.spokes))
+        return nn.functional.grid_sample(images[:, None].float(), places, align_corners=True)[:, 0]  # wants right, down
 
     def scores(self, rings):
         """Rings (B, R, S) → a score [nats] for each of the K views."""
@@ -64,13 +66,29 @@ class PolarEncoder(nn.Module):
     def forward(self, images):
         """(B, side, side) → mean and log standard deviation, (B, latents) each, at the view of the highest score."""
         rings = self.sample(images)
-        return self.described(rings, self.scores(rings).argmax(1))
+        return self.described(rings, self.chosen(self.scores(rings)))
+
+    def chosen(self, scores):
+        """The view of the highest score; of symmetry's equals, within TIE_NATS of it, the smallest turn: (B,)."""
+        turn = torch.arange(self.views, device=scores.device)
+        turn = torch.minimum(turn, self.views - turn) - (turn <= self.views // 2) * 0.5  # 0, 1, −1, 2, −2, …
+        tied = scores > scores.amax(1, keepdim=True) - TIE_NATS
+        return torch.where(tied, turn, torch.inf).argmin(1)
 
     def described(self, rings, view):
         """What is seen in the given view (B,): mean and log standard deviation, the angle counted from no turn."""
         mean, log_sd = self.describe(turned(rings, view * (self.spokes // self.views)).flatten(1))
         angle = 2 * torch.pi / self.views * (view + torch.tanh(mean[:, 0]))
         return torch.cat([angle[:, None], mean[:, 1:]], 1), log_sd
+
+    def unsteadiness(self, images, view, described, ahead):
+        """How far the description breaks its promise when the images are looked at `ahead` (B,) [rad]: nats, (B,).
+
+        The angle must follow, shifts and content must stay, else z could describe the turn within a step.
+        """
+        again, _ = self.described(self.sample(images, ahead), view)
+        broken = again - described
+        return 0.5 * (((broken[:, 0] - ahead) / 0.02) ** 2 + ((broken[:, 1:] / 0.1) ** 2).sum(1))
 
     def match(self, rings, view, decode):
         """How well every view would fit what is decoded at the present one: Σ x x̂ over the disc, (B, K).
@@ -94,3 +112,9 @@ def turned(rings, spokes):
     """Each image's rings (B, R, S) shifted forwards along φ by its own number of spokes (B,)."""
     index = (torch.arange(rings.shape[2], device=rings.device) - spokes[:, None]) % rings.shape[2]
     return rings.gather(2, index[:, None].expand_as(rings))
+
+
+def rotation(angle):
+    """Angles (B,) [rad] → matrices (B, 2, 2) that turn positions (down, left), written as rows, by them."""
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    return torch.stack([torch.stack([cos, sin], 1), torch.stack([-sin, cos], 1)], 1)
