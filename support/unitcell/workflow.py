@@ -1,4 +1,4 @@
-"""The eight chapters as a table, and what makes one of them run again.
+"""The nine chapters as a table, and what makes one of them run again.
 
 A chapter talks to the next through files only. It reruns when its *recipe* changes (its notebook, its
 parameters, the modules of this package that it imports, the data of the manifest that it names), or
@@ -41,8 +41,13 @@ CHAPTERS = {
     "07_rvae": Step(("rvae.safetensors", "latent.csv"), {"patches": "06_find_atoms/patches.nc"}),
     "08_gmm_cvae": Step(
         ("classes.csv", "classes.nc", "cvae.safetensors"),
-        {"patches": "06_find_atoms/patches.nc", "latent": "07_rvae/latent.csv"},
+        {
+            "patches": "06_find_atoms/patches.nc",
+            "latent": "07_rvae/latent.csv",
+            "rvae": "07_rvae/rvae.safetensors",
+        },
     ),
+    "09_two_crystals": Step(("stability.csv", "scan_lines.csv")),
 }
 SIGNED = ("checks.csv", "provenance.json")  # every chapter writes these too
 JOBS_AT_A_TIME = 2
