@@ -54,7 +54,7 @@ def test_missing_labels_stop_the_training():
         train(ConditionalVAE(8, 2), torch.rand(4, 8, 8), None, epochs=1)
 
 
-def lattice(turned=False):
+def lattice():
     """Columns of two heights on a square lattice, as a patches Dataset: bright ones and, at the centres, dim ones."""
     step, size = 16, 160
     y, x = np.mgrid[:size, :size].astype(float)
@@ -79,7 +79,7 @@ def test_turned_windows_turn_counter_clockwise():
     data = lattice()
     data.image.values[:, :] = 0
     data.image.values[80, 86:89] = 255  # to the right of the atom at (80, 80)
-    atom = int(np.argmin(np.hypot(data.x_px - 80, data.y_px - 80)))
+    atom = int(np.argmin(np.hypot(data.x_px.values - 80, data.y_px.values - 80)))
     patches, kept = local_descriptors.turned_patches(data, np.full(data.sizes["atom"], np.pi / 2))
     row, column = np.unravel_index(patches[list(kept).index(atom)].argmax(), (16, 16))
     assert row < 4
@@ -123,7 +123,7 @@ def test_truth_of_a_twin():
     data = lattice().assign_coords(true_environment=("atom", np.r_[np.nan, np.arange(143) % 5]))
     facts = known.facts(data)
     assert [value[0] for value in facts.values()] == [-1, -1, -1]
-    assert list(facts.values())[0][1:6].tolist() == [0, 1, 1, 2, 2]
+    assert next(iter(facts.values()))[1:6].tolist() == [0, 1, 1, 2, 2]
     assert known.agreement(data.true_environment.fillna(9).values.astype(int) + 1, facts).ARI.iloc[2] == 1
 
 
