@@ -138,6 +138,16 @@ class Browser:
         shot = self.call("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB"))
 
+    def painted(self, box, least_sd):
+        """The picture of a box once its pixels vary by more than `least_sd`, or what it shows when patience ends.
+
+        A busy machine draws what is beyond the window some time after the page has fallen silent.
+        """
+        end = time.monotonic() + PATIENCE_S
+        while (shot := self.picture(box)).std() <= least_sd and time.monotonic() < end:
+            time.sleep(STILL_S)
+        return shot
+
     def dark(self, on):
         """Ask for the dark or the light side of the theme."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if on else "light"}

@@ -184,7 +184,7 @@ def test_modules_of_a_notebook_are_found_through_each_other(tmp_path):
 
 def test_recipe_names_the_data_that_a_chapter_opens():
     assert "data:sto_110_abf" in workflow.load_profile("smoke").recipe("05_infer_tilts")
-    assert "data:sto_110_abf" not in workflow.load_profile("smoke").recipe("01_bayesian_chain")
+    assert "data:sto_110_abf" not in workflow.load_profile("smoke").recipe("03_gp_surrogate")
 
 
 def test_05_to_08_do_not_wait_for_01_to_04():

@@ -17,6 +17,7 @@ from unitcell.truth_windows import true_images
     [
         ("tilt_network", "200 kV, probe 30 mrad, detector 15 to 30 mrad", "SrTiO3 (3.905 Å), "),
         ("tilt_network_300kv", "300 kV, probe 25 mrad, detector 11 to 22 mrad", "LaMnO3 (3.93 Å)"),
+        ("tilt_network_20mrad", "200 kV, probe 20 mrad, detector 11 to 22 mrad", "SrTiO3 (3.905 Å), "),
     ],
 )
 def test_committed_networks_say_what_they_are(name, microscope, material):

@@ -124,7 +124,7 @@ def test_page_is_alive_offline(browser, name):
         assert figure.get("natural", 1) > 0, f"{name}: an image that did not load: {figure['alt']}"
         assert figure.get("drawn", True), f"{name}: a plot that was not drawn"
         assert min(figure["box"][2:]) > 1, f"{name}: a figure of no size: {figure['alt']}"
-        assert browser.picture(figure["box"]).std() > BLANK, f"{name}: a blank figure: {figure['alt']}"
+        assert browser.painted(figure["box"], BLANK).std() > BLANK, f"{name}: a blank figure: {figure['alt']}"
     maths = browser.script(MATHS)
     assert maths["set"] == maths["all"], f"{name}: mathematics not set"
     assert not maths["wrong"], f"{name}: mathematics with errors"
@@ -139,7 +139,7 @@ def test_sliders_change_their_plots(browser, name):
         pytest.skip("no interactive plot on this page")
     browser.open(HTML / name)
     boxes = [figure["box"] for figure in browser.script(FIGURES) if figure["kind"] == "plot"]
-    before = [browser.picture(box) for box in boxes]
+    before = [browser.painted(box, BLANK) for box in boxes]
     sliders = browser.script(SLIDE)
     browser.settle()
     changed = sum((browser.picture(box) != old).any() for box, old in zip(boxes, before, strict=True))

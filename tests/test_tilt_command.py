@@ -94,11 +94,11 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_dark_field_image_may_be_inverted(folder, control, tmp_path):
+def test_a_dark_field_image_may_be_inverted(done, folder, control, tmp_path):
     np.save(tmp_path / "adf.npy", control.intensity.max() - control.intensity)
-    done = run(tmp_path / "adf.npy", "--pixel-size-A", PIXEL_A, "--invert", "--out", tmp_path / "out")
-    assert done.exit_code == 0, done.output
-    assert "was inverted on request" in done.stdout
+    inverted = run(tmp_path / "adf.npy", "--pixel-size-A", PIXEL_A, "--invert", "--out", tmp_path / "out")
+    assert inverted.exit_code == 0, inverted.output
+    assert "was inverted on request" in inverted.stdout
     tilts, upright = (load_table(place / "tilts.csv") for place in (tmp_path / "out", folder / "out"))
     np.testing.assert_allclose(tilts.v_deg, upright.v_deg, atol=0.05)
 

@@ -29,6 +29,9 @@ def test_microscope_file(tmp_path):
     assert microscope == OTHER
     assert specimens.materials == (("La", "Mn", 3.93),)
     assert load_microscope_file(written(tmp_path, "outer_mrad: 24\n"))[1] == Specimens()
+    wider = "specimens:\n  thickness_A: [20, 620]\n  defocus_A: 20\n  depths: 6\n"
+    expected = Specimens(thickness_A=(20.0, 620.0), defocus_A=20.0, depths=6)
+    assert load_microscope_file(written(tmp_path, wider))[1] == expected
 
 
 @pytest.mark.parametrize(
@@ -41,6 +44,10 @@ def test_microscope_file(tmp_path):
         ("energy_eV: 3\n", "energy_eV = 3 is no STEM's"),
         ("materials: [[La, Mn]]\n", "no \\[A, B, lattice parameter\\]"),
         ("materials: []\n", "the list of materials is empty"),
+        ("specimens: {colour: 3}\n", "specimens may hold alternating, tilt_deg"),
+        ("specimens: {thickness_A: 20}\n", "thickness_A is 20"),
+        ("specimens: {thickness_A: [400, 20]}\n", "thickness_A is \\[400, 20\\]"),
+        ("specimens: {defocus_A: fast}\n", "could not convert"),
     ],
 )
 def test_bad_microscope_files_are_refused_in_one_sentence(tmp_path, text, names):

@@ -1,7 +1,8 @@
-"""The diatomic chain as a statement of belief: posterior of its bond lengths, by NUTS.
+"""The diatomic chain as a statement of belief: posterior of its bond lengths, exactly and by NUTS.
 
-Kalinin et al. 2020, section 1. Bonds of a chain alternate between two kinds, odd and even; is it a
-simple chain (a = b) or a diatomic one (a ≠ b)? Module `rope` decides. Lengths are in units of the mean bond length.
+Kalinin et al. 2020, section 1. Bonds of a chain alternate between two kinds, odd and even; is it a simple chain (a = b)
+or a diatomic one (a ≠ b)? Module `rope` decides. Lengths are in units of the mean bond length. The posterior itself
+comes from `chain_posterior`, after every datum; PyMC samples the same model as an independent check.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from unitcell.artefacts import written
+from unitcell.chain_posterior import LaplaceUniform, sequential_posterior
 from unitcell.errors import InputError
 
 BONDS = ("odd", "even", "difference")  # μ1 σ1, μ2 σ2, μ3 σ3 of the paper
@@ -107,6 +109,58 @@ def priors(lengths):
     return _with_units(prior)
 
 
+def lattice_priors(spacing=1.0):
+    """Priors from a known lattice instead of from data: bonds ~ Laplace(spacing, 0.2 spacing), their difference
+    about 0.
+
+    The paper: "the priors can also be obtained from known materials properties". Nothing is used twice.
+
+    Parameters
+    ----------
+    spacing : float
+        Known mean bond length, in the unit of the data.
+
+    Returns
+    -------
+    xarray.Dataset
+        As `priors`.
+    """
+    if not (np.isfinite(spacing) and spacing > 0):
+        raise InputError(f"The lattice parameter is {spacing}: give a positive length in the unit of the data.")
+    fields = {"centre": [spacing, spacing, 0.0], "width": [0.2 * spacing] * 3, "sd_max": [float(spacing)] * 3}
+    prior = xr.Dataset({name: ("bond", value) for name, value in fields.items()}, {"bond": list(BONDS)})
+    return _with_units(prior)
+
+
+def exact_posterior(bonds, name="the chain", lattice=None):
+    """Posteriors of odd bond, even bond and their difference after every unit cell, n = 1, 2, … N.
+
+    Parameters
+    ----------
+    bonds : array_like, shape (2, n)
+        Odd and even bond lengths of n unit cells, n ≥ 10.
+    name : str
+        What an error message calls the data.
+    lattice : float, optional
+        Known mean bond length that sets the priors; None: the first ten observations do.
+
+    Returns
+    -------
+    dict of str to unitcell.chain_posterior.GridPosterior
+        By bond: 'odd', 'even', 'difference'.
+    """
+    lengths = with_difference(bonds, name)
+    prior = priors(lengths) if lattice is None else lattice_priors(lattice)
+    return {
+        bond: sequential_posterior(values, grid_prior(prior, bond)) for bond, values in zip(BONDS, lengths, strict=True)
+    }
+
+
+def grid_prior(prior, bond):
+    """The prior of one bond, from `priors` or `lattice_priors`, as `chain_posterior` takes it."""
+    return LaplaceUniform(*(float(prior[name].sel(bond=bond)) for name in ("centre", "width", "sd_max")))
+
+
 def chain_model(lengths, prior):
     """The paper's model in PyMC: every bond length is N(μ, σ), for odd, even and difference at once.
 
@@ -123,7 +177,7 @@ def chain_model(lengths, prior):
     return model
 
 
-def sample_posterior(chains_bonds, sample_sizes, *, draws=1000, chains=4, seed=0):
+def sample_posterior(chains_bonds, sample_sizes, *, draws=1000, chains=4, seed=0, lattice=None):
     """Posteriors of every chain after its first n unit cells, for every n, by NUTS.
 
     The model is compiled once (Numba, through nutpie); what follows takes a fraction of a second per posterior.
@@ -137,6 +191,8 @@ def sample_posterior(chains_bonds, sample_sizes, *, draws=1000, chains=4, seed=0
     draws, chains : int
         Kept draws per chain, and number (≥ 2) of Markov chains.
     seed : int
+    lattice : float, optional
+        Known mean bond length that sets the priors; None: the first ten observations do.
 
     Returns
     -------
@@ -153,7 +209,8 @@ def sample_posterior(chains_bonds, sample_sizes, *, draws=1000, chains=4, seed=0
 
     lengths = {name: with_difference(bonds, name) for name, bonds in chains_bonds.items()}
     _check_sampling(lengths, sample_sizes, draws, chains)
-    prior = xr.concat([priors(value) for value in lengths.values()], _axis("case", lengths))
+    given = [priors(value) if lattice is None else lattice_priors(lattice) for value in lengths.values()]
+    prior = xr.concat(given, _axis("case", lengths))
     compiled = _compile(chain_model(next(iter(lengths.values())), prior.isel(case=0)))
     runs = {
         (name, n): _sample(

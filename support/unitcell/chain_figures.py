@@ -1,13 +1,13 @@
 """Drawings of chapter 01: the chain, its posteriors, and the HDI against the ROPE."""
 
-import arviz as az
 import numpy as np
+from matplotlib.colors import LogNorm
 from matplotlib.patches import Rectangle
 
 from unitcell.figures import OKABE_ITO
 from unitcell.rope import hdi_half_width
 
-BLUE, ORANGE, GREEN = OKABE_ITO[:3]
+BLUE, ORANGE, GREEN, PINK, SKY, RED = OKABE_ITO[:6]
 
 
 def draw_chain(axes, odd, even, title, cells=4):
@@ -36,52 +36,99 @@ def draw_lattice(axes, odd, even, title, *, rows=4, cells=2):
     axes.set_axis_off()
 
 
-def draw_posteriors(axes, posterior, parameter, symbols, truth):
-    """Posterior density of odd and even `parameter`: filled at the largest n, a line at the smallest.
+def draw_posteriors(axes, beliefs, parameter, symbols, truth):
+    """Posterior density of odd and even `parameter`: filled at the last n, a line after the first update.
 
     Parameters
     ----------
     axes : matplotlib.axes.Axes
-    posterior : xarray.Dataset
-        Posterior of one chain (chain, draw, n, bond).
+    beliefs : dict of str to unitcell.chain_posterior.GridPosterior
+        From `unitcell.chain.exact_posterior`.
     parameter : {"mu", "sigma"}
     symbols : sequence of two str
         Names of the odd and even parameter.
     truth : sequence of two float
         Values that the data were drawn with.
     """
-    first, last = posterior["n"].values[[0, -1]]
     for bond, symbol, true, color in zip(("odd", "even"), symbols, truth, (BLUE, ORANGE), strict=True):
-        draws = posterior[parameter].sel(bond=bond)
-        for n, style in ((first, "line"), (last, "fill")):
-            grid, density = az.kde(draws.sel(n=n).values.ravel(), bw="silverman")
-            if style == "line":
-                axes.plot(grid, density / density.max(), color=color, lw=1.5, label=f"{symbol}, n = {n}")
+        for row in (0, -1):
+            grid, density = _density(beliefs[bond], parameter, row)
+            height, label = density / density.max(), f"{symbol}, n = {beliefs[bond].n[row]:g}"
+            if row:
+                axes.fill_between(grid, height, color=color, alpha=0.5, label=label)
             else:
-                axes.fill_between(grid, density / density.max(), color=color, alpha=0.5, label=f"{symbol}, n = {n}")
+                axes.plot(grid, height, color=color, lw=1.5, label=label)
         axes.axvline(true, color="black", lw=0.8, ls=":")
-    shown = posterior[parameter].sel(n=first, bond=["odd", "even"]).quantile([0.01, 0.99], ("chain", "draw"))
-    axes.set(xlim=(float(shown.min()), float(shown.max())), ylim=(0, 1.1), yticks=[])
-    axes.set(xlabel="mean bond lengths", ylabel="posterior / maximum")
+    spread = 0.35 if parameter == "mu" else 0.0
+    shown = (min(truth) - spread, max(truth) + spread) if parameter == "mu" else (0, 4 * max(truth))
+    axes.set(xlim=shown, ylim=(0, 1.1), yticks=[], xlabel="mean bond lengths", ylabel="posterior / maximum")
 
 
-def draw_growth(axes, posterior, rope, truth):
-    """Posterior of μ3 for every n, one ridge above the other, over the ROPE (shaded) and the true difference."""
+def _density(belief, parameter, row):
+    """Grid and density of one posterior; the density of σ is its mass over the width of its nodes."""
+    if parameter == "mu":
+        return belief.mu[row], belief.mu_density[row]
+    sigma = belief.sigma[row]
+    return sigma, belief.sigma_mass[row] / np.gradient(sigma)
+
+
+def draw_growth(axes, belief, sizes, rope, truth):
+    """Posterior of μ3 after n = `sizes` cells, one ridge above the other, over the ROPE (shaded) and the true value."""
     axes.axvspan(*rope, color="0.9", zorder=0)
     axes.axvline(truth, color="black", lw=0.8, ls=":", zorder=20)
-    sizes = posterior["n"].values
     for level, n in enumerate(sizes):
-        grid, density = az.kde(posterior["mu"].sel(bond="difference", n=n).values.ravel(), bw="silverman")
+        density = belief.mu_density[n - 1]
         height = level + 1.6 * density / density.max()
-        axes.fill_between(grid, level, height, color=BLUE, alpha=0.55, lw=0, zorder=len(sizes) - level)
-        axes.plot(grid, height, color="white", lw=0.8, zorder=len(sizes) - level)
+        axes.fill_between(belief.mu[n - 1], level, height, color=BLUE, alpha=0.55, lw=0, zorder=len(sizes) - level)
+        axes.plot(belief.mu[n - 1], height, color="white", lw=0.8, zorder=len(sizes) - level)
+    low, high = belief.hdi(0.97)
     axes.set(
-        yticks=range(len(sizes)), yticklabels=sizes, ylabel="unit cells observed, n", xlabel="μ₃ [mean bond length]"
-    )
+        yticks=range(len(sizes)), yticklabels=sizes, ylabel="unit cells observed, n", xlabel="μ₃ [mean bond length]",
+        xlim=(min(low[sizes[0] - 1], rope[0] - 0.05), max(high[sizes[0] - 1], rope[1] + 0.05)),
+    )  # fmt: skip
+
+
+def growth_slider(belief, rows, sizes, rope):
+    """Figures 1d and 1e under a slider over n: the posterior of μ3, and where its HDI stands among all.
+
+    Parameters
+    ----------
+    belief : unitcell.chain_posterior.GridPosterior
+        Of the difference of one chain.
+    rows : pandas.DataFrame
+        Its rows of `unitcell.rope.decision_table`.
+    sizes : sequence of int
+        Numbers of cells on the slider.
+    rope : sequence of two float
+
+    Returns
+    -------
+    holoviews.Layout
+        Whose frames are all in the page, so that it moves without a server.
+    """
+    import holoviews as hv
+
+    shaded = hv.VSpan(*rope).opts(color="gray", alpha=0.2), hv.HSpan(*rope).opts(color="gray", alpha=0.2)
+    band = rows[rows.n.isin(np.unique(np.geomspace(1, rows.n.max(), 90).astype(int)))]
+    band = hv.Area((band.n, band.hdi_lo, band.hdi_hi), vdims=["low", "high"]).opts(color=SKY, alpha=0.5, line_width=0)
+    density, interval = {}, {}
+    for n in sizes:
+        row, mu = rows[rows.n == n].iloc[0], belief.mu[n - 1]
+        curve = hv.Curve((mu[::2], belief.mu_density[n - 1][::2] / belief.mu_density[n - 1].max()), "μ₃", "density")
+        bar = hv.Curve(([row.hdi_lo, row.hdi_hi], [0.03, 0.03])).opts(color="black", line_width=4)
+        words = f"n = {n}: {row.decision}, P(in ROPE) = {row.p_in_rope:.2f}"
+        limits = {"xlim": (-0.4, 0.6), "ylim": (0, 1.05), "ylabel": "posterior / maximum"}
+        density[n] = (shaded[0] * curve.opts(color=BLUE, line_width=2) * bar).opts(title=words, **limits)
+        here = hv.Curve(([n, n], [row.hdi_lo, row.hdi_hi])).opts(color="black", line_width=4)
+        interval[n] = (shaded[1] * band * here).opts(logx=True, xlim=(0.9, max(sizes) * 1.1), ylim=(-0.4, 0.6))
+    common = {"width": 370, "height": 300, "fontsize": {"title": 9}}
+    left = hv.HoloMap(density, "n").opts(xlabel="μ₃ [mean bond length]", **common)
+    right = hv.HoloMap(interval, "n").opts(xlabel="unit cells observed, n", ylabel="HDI of μ₃", **common)
+    return (left + right).opts(shared_axes=False, toolbar=None)
 
 
 def draw_intervals(axes, rows, rope, chain, hdi_prob):
-    """HDI of μ3 against n (bars), the ROPE (shaded), and the analytic interval about the true difference (dashes).
+    """HDI of μ3 at every n, the ROPE (shaded), and the analytic interval about the true difference (dashes).
 
     Parameters
     ----------
@@ -93,17 +140,67 @@ def draw_intervals(axes, rows, rope, chain, hdi_prob):
     hdi_prob : float
     """
     axes.axhspan(*rope, color="0.9", zorder=0)
-    decided = rows.decision != "undecided"
-    for chosen, color, label in ((~decided, BLUE, "HDI, undecided"), (decided, ORANGE, "HDI, decided")):
-        part = rows[chosen]
-        if len(part):
-            error = [part["mean"] - part.hdi_lo, part.hdi_hi - part["mean"]]
-            axes.errorbar(part.n, part["mean"], error, fmt="o", ms=3, color=color, lw=2, label=label)
-    n = np.geomspace(rows.n.min(), rows.n.max(), 100)
+    axes.fill_between(rows.n, rows.hdi_lo, rows.hdi_hi, color=SKY, lw=0, label="HDI, undecided")
+    for decision, color in (("diatomic", ORANGE), ("simple chain", GREEN)):
+        chosen = (rows.decision == decision).to_numpy()
+        if chosen.any():
+            low, high = (np.where(chosen, rows[edge], np.nan) for edge in ("hdi_lo", "hdi_hi"))
+            axes.fill_between(rows.n, low, high, facecolor=color, edgecolor=color, lw=0.5, label=f"HDI, {decision}")
+    axes.plot(rows.n, rows["mean"], color="black", lw=0.8)
+    n = np.geomspace(3, rows.n.max(), 100)
     for sign in (-1, 1):
         axes.plot(n, chain.difference + sign * hdi_half_width(chain.sd, n, hdi_prob), color="black", lw=0.8, ls="--")
-    axes.set(xscale="log", xlabel="unit cells observed, n", ylabel="μ₃ [mean bond length]")
-    ticks = [n for n in (5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if n <= rows.n.max()]
+    axes.set(xscale="log", xlabel="unit cells observed, n", ylabel="μ₃ [mean bond length]", ylim=(-0.25, 0.45))
+    ticks = [n for n in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000) if n <= rows.n.max()]
     axes.set_xticks(ticks, labels=ticks)
     axes.minorticks_off()
     axes.legend(frameon=False, loc="upper right")
+
+
+RULES = {"p-test": (RED, "o"), "Bayes factor": (PINK, "s"), "HDI and ROPE": (BLUE, "^")}
+
+
+def draw_rules(figure, table, rope):
+    """Shares of wrong and of missing answers of each rule against n, a column of panels for each true difference.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    table : pandas.DataFrame
+        From `unitcell.decision_planning.error_rates`.
+    rope : sequence of two float
+    """
+    differences = table.difference.unique()
+    panels = figure.subplots(2, len(differences), sharex=True, sharey=True)
+    for column, difference in zip(panels.T, differences, strict=True):
+        for rule, (color, marker) in RULES.items():
+            part = table[(table.difference == difference) & (table.rule == rule)]
+            for axes, share in zip(column, ("wrong", "undecided"), strict=True):
+                axes.plot(part.n, part[share], color=color, marker=marker, ms=3, label=rule)
+        inside = rope[0] < difference < rope[1]
+        column[0].set_title(f"difference {difference:g}: {'simple' if inside else 'diatomic'}")
+        column[1].set(xscale="log", xlabel="unit cells, n", ylim=(-0.03, 1.03))
+        sizes = sorted(table.n.unique())[::2]
+        column[1].set_xticks(sizes, labels=sizes)
+        column[1].minorticks_off()
+    panels[0, 0].set_ylabel("wrong answers"), panels[1, 0].set_ylabel("no answer")
+    panels[0, -1].legend(frameon=False, fontsize=7)
+
+
+def draw_planner(axes, plan, field):
+    """Map of observations to decide, over true difference and ROPE, with contours of the asymptote.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    plan : xarray.Dataset
+        From `unitcell.decision_planning.observations_map`.
+    field : {"first", "half"}
+    """
+    levels = (10, 30, 100, 300, 1000)
+    edges = plan.difference, plan.rope, plan[field].T
+    image = axes.pcolormesh(*edges, norm=LogNorm(5, 2000), cmap="cividis", shading="nearest")
+    lines = axes.contour(plan.difference, plan.rope, plan.asymptote.T, levels, colors="white", linewidths=1)
+    axes.clabel(lines, fmt="%d", fontsize=7)
+    axes.set(xlabel="true difference / σ₃", ylabel="half-width of the ROPE / σ₃", facecolor="0.75")
+    return image

@@ -117,3 +117,13 @@ def dot_size(axes, image, columns):
     box = axes.get_window_extent()
     px_per_pt = max(image.intensity.shape[1] / box.width, image.intensity.shape[0] / box.height)
     return float((DOT_SHARE * spacing_px / px_per_pt * 72 / axes.figure.dpi) ** 2)
+
+
+def microscopes_figure(mean, drawn):
+    """A mean window, simulated windows by name, and what each leaves: Figure. All have zero mean and unit variance."""
+    figure, axes = plt.subplots(1, 1 + 2 * len(drawn), figsize=(2 * (1 + 2 * len(drawn)), 1.9))
+    for panel, (name, window) in zip(axes, ({"real": mean} | drawn).items(), strict=False):
+        draw_image(panel, window, None, title=name, vmin=-2.5, vmax=2.0)
+    for panel, (name, window) in zip(axes[1 + len(drawn) :], drawn.items(), strict=True):
+        draw_image(panel, mean - window, None, title=f"real − {name}", cmap="RdBu_r", vmin=-0.5, vmax=0.5)
+    return figure

@@ -6,7 +6,6 @@ Kalinin et al. 2020, section 1 and Fig. 1e. Lengths are in units of the mean bon
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 from scipy import stats
 
 from unitcell.errors import InputError
@@ -19,13 +18,13 @@ def decide(hdi_lo, hdi_hi, rope):
     return "diatomic" if hdi_lo > rope[1] or hdi_hi < rope[0] else "undecided"
 
 
-def decision_table(idata, rope, hdi_prob=0.94):
-    """What may be said of each chain after n unit cells.
+def decision_table(beliefs, rope, hdi_prob=0.94):
+    """What may be said of each chain after every unit cell.
 
     Parameters
     ----------
-    idata : arviz.InferenceData
-        From `sample_posterior`.
+    beliefs : dict of str to unitcell.chain_posterior.GridPosterior
+        Posteriors of the difference μ3, by chain.
     rope : sequence of two float
         Region of practical equivalence of the two bonds, low and high [mean bond length].
     hdi_prob : float
@@ -34,31 +33,25 @@ def decision_table(idata, rope, hdi_prob=0.94):
     Returns
     -------
     pandas.DataFrame
-        One row per chain and n: case, n; mean, sd, hdi_lo, hdi_hi of μ3; p_in_rope; decision;
-        r_hat, the largest of the six parameters.
+        One row per chain and n: case, n; mean, sd, hdi_lo, hdi_hi of μ3; p_in_rope; decision.
 
     Raises
     ------
     InputError
         ROPE reversed or not two numbers; hdi_prob outside (0, 1).
     """
-    import arviz as az
-
     check_rule(rope, hdi_prob)
-    mu3 = idata.posterior["mu"].sel(bond="difference", drop=True)
-    hdi = az.hdi(mu3.to_dataset(name="mu3"), hdi_prob=hdi_prob)["mu3"]
-    r_hat = az.rhat(idata.posterior).to_array().max(("variable", "bond"))
-    summary = {
-        "mean": mu3.mean(("chain", "draw")),
-        "sd": mu3.std(("chain", "draw")),
-        "hdi_lo": hdi.sel(hdi="lower", drop=True),
-        "hdi_hi": hdi.sel(hdi="higher", drop=True),
-        "p_in_rope": ((mu3 >= rope[0]) & (mu3 <= rope[1])).mean(("chain", "draw")),
-    }
-    table = xr.Dataset(summary).to_dataframe(dim_order=["case", "n"]).reset_index()
-    table["decision"] = [decide(lo, hi, rope) for lo, hi in zip(table.hdi_lo, table.hdi_hi, strict=True)]
-    table["r_hat"] = r_hat.transpose("case", "n").values.ravel()
-    return table
+    return pd.concat([_decisions(name, belief, rope, hdi_prob) for name, belief in beliefs.items()], ignore_index=True)
+
+
+def _decisions(name, belief, rope, hdi_prob):
+    """Rows of one chain."""
+    mean, sd, _, _ = belief.moments()
+    low, high = belief.hdi(hdi_prob)
+    rows = {"case": name, "n": belief.n.astype(int), "mean": mean, "sd": sd, "hdi_lo": low, "hdi_hi": high}
+    rows["p_in_rope"] = belief.probability_in(rope)
+    rows["decision"] = [decide(*interval, rope) for interval in zip(low, high, strict=True)]
+    return pd.DataFrame(rows)
 
 
 def decided_at(table, case):
@@ -74,10 +67,14 @@ def hdi_half_width(sd, n, hdi_prob=0.94):
     return stats.norm.ppf((1 + hdi_prob) / 2) * np.sqrt(2) * sd / np.sqrt(n)
 
 
-def cells_to_leave(difference, sd, rope, hdi_prob=0.94):
-    """Unit cells after which the expected HDI just clears the ROPE; inf for a difference inside or on its edge."""
-    margin = max(difference - rope[1], rope[0] - difference)
-    return float(hdi_half_width(sd, 1, hdi_prob) / margin) ** 2 if margin > 1e-9 else np.inf
+def cells_to_decide(difference, sd, rope, hdi_prob=0.94):
+    """Unit cells after which the expected HDI just clears the ROPE's nearest edge, from outside or inside.
+
+    The asymptote of many cells, (z √2 sd/margin)²: infinite for a difference on an edge. Arrays broadcast.
+    """
+    margin = np.minimum(np.abs(difference - rope[1]), np.abs(difference - rope[0]))
+    width = np.broadcast_to(hdi_half_width(sd, 1, hdi_prob), np.shape(margin))
+    return np.divide(width, margin, out=np.full(np.shape(margin), np.inf), where=margin > 1e-9) ** 2
 
 
 def student_posterior(differences):
@@ -98,16 +95,6 @@ def student_posterior(differences):
     n = len(differences)
     scale = np.sqrt(np.sum((differences - differences.mean()) ** 2) / (n * (n - 2)))
     return stats.t(df=n - 2, loc=differences.mean(), scale=scale)
-
-
-def student_table(idata, case, hdi_prob=0.94):
-    """`student_posterior` of one chain for every n: n, mean, sd, half_width of the interval."""
-    differences = idata.observed_data["length"].sel(case=case, bond="difference").values
-    rows = []
-    for n in idata.posterior["n"].values:
-        exact = student_posterior(differences[:n])
-        rows.append((n, exact.mean(), exact.std(), exact.ppf((1 + hdi_prob) / 2) - exact.mean()))
-    return pd.DataFrame(rows, columns=["n", "mean", "sd", "half_width"])
 
 
 def decision_rates(chain, sample_sizes, rope, hdi_prob, *, replications, rng):
@@ -144,7 +131,7 @@ def decision_rates(chain, sample_sizes, rope, hdi_prob, *, replications, rng):
 
 def check_rule(rope, hdi_prob):
     """Raise InputError where the ROPE is reversed or not two numbers, or hdi_prob is outside (0, 1)."""
-    if len(rope) != 2 or not rope[0] < rope[1]:
+    if len(rope) != 2 or not rope[0] < rope[1]:  # NaN is not less than anything
         raise InputError(f"rope is {rope!r}: give a list of its lower and then its upper edge, such as [-0.1, 0.1].")
     if not 0 < hdi_prob < 1:
         raise InputError(f"hdi_prob is {hdi_prob}: give a probability between 0 and 1, such as 0.94.")

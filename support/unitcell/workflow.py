@@ -30,7 +30,7 @@ class Step:
 
 # Chapter 05 takes the committed network (its parameter stays None), so 05 to 08 do not wait for 01 to 04.
 CHAPTERS = {
-    "01_bayesian_chain": Step(("posterior.nc", "decisions.csv")),
+    "01_bayesian_chain": Step(("posterior.nc", "decisions.csv", "lattices.csv")),
     "02_simulate_abf": Step(("abf_stack.nc",)),
     "03_gp_surrogate": Step(("surrogate.nc",), {"abf_stack": "02_simulate_abf/abf_stack.nc"}),
     "04_train_tilt_network": Step(

@@ -8,6 +8,7 @@ import hashlib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
 
@@ -27,6 +28,7 @@ CONDITIONS = Conditions(
 )  # fmt: skip
 # What differs from `Recipe` when it starts from the committed ensemble.
 FINE_TUNED = {"structures": 1000, "windows": 500_000, "learning_rate": 1e-3, "fine_tune": True}
+OF_SPECIMENS = ("materials", "specimens")  # keys of a microscope's file that are not the microscope's
 ORDINARY = 4000  # windows that teach what is familiar
 UNTILTED_STRANGERS = 0.35  # probability that a tilt of a stranger is zero: crystals are seldom tilted about every axis
 
@@ -71,7 +73,8 @@ def load_microscope_file(path):
     """Read a YAML file of a microscope and, optionally, of the materials it looks at.
 
     Keys are those of `Microscope` (energy_eV, semiangle_mrad, inner_mrad, outer_mrad, …) and `materials`, a list of
-    [A, B, pseudo-cubic lattice parameter in Å], the most important one first.
+    [A, B, pseudo-cubic lattice parameter in Å], the most important one first, and `specimens`, a mapping of other
+    ranges of `Specimens` (thickness_A, defocus_A, …).
 
     Returns
     -------
@@ -88,16 +91,17 @@ def load_microscope_file(path):
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not readable YAML ({str(error).splitlines()[0]}).") from error
     known = [field.name for field in fields(Microscope)]
-    if not isinstance(given, dict) or not set(given) <= {*known, "materials"}:
-        wrong = ", ".join(map(str, set(given) - {*known, "materials"})) if isinstance(given, dict) else "no mapping"
-        raise InputError(f"{path} holds {wrong}: give keys among {', '.join([*known[:5], 'materials'])}.")
-    materials = given.pop("materials", None)
+    if not isinstance(given, dict) or not set(given) <= {*known, *OF_SPECIMENS}:
+        wrong = ", ".join(map(str, set(given) - {*known, *OF_SPECIMENS})) if isinstance(given, dict) else "no mapping"
+        raise InputError(f"{path} holds {wrong}: give keys among {', '.join([*known[:5], *OF_SPECIMENS])}.")
+    materials, ranges = (given.pop(key, None) for key in OF_SPECIMENS)
     try:
         microscope = Microscope(**{key: float(value) for key, value in given.items()})
-        specimens = Specimens() if materials is None else Specimens(materials=_materials(materials))
+        chosen = {} if materials is None else {"materials": _materials(materials)}
+        specimens = Specimens(**chosen | _ranges(ranges or {}))
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"{path} holds a value that is no number, or materials that are no [A, B, lattice parameter]: {error}."
+            f"{path} holds a value that is no number, no range, or no [A, B, lattice parameter]: {error}."
         ) from error
     return microscope, specimens
 
@@ -172,6 +176,20 @@ def trained_member(cells, recipe, index, folder, progress=True):
     save_weights(network.state_dict(), path, f"{ARCHITECTURE}-member", wanted | {"history": history})
     half.unlink(missing_ok=True)
     return network
+
+
+def _ranges(given):
+    """Ranges of a YAML file, each of the kind that `Specimens` has: a number, or the two ends of a range."""
+    known = {field.name: field.default for field in fields(Specimens) if field.name != "materials"}
+    if not isinstance(given, dict) or not set(given) <= set(known):
+        raise ValueError(f"specimens may hold {', '.join(known)}")
+    found = {}
+    for name, value in given.items():
+        ends = [float(end) for end in (value if isinstance(value, list) else [value])]
+        if len(ends) != np.size(known[name]) or min(ends) < 0 or ends != sorted(ends):
+            raise ValueError(f"{name} is {value}")
+        found[name] = tuple(ends) if len(ends) == 2 else type(known[name])(ends[0])
+    return found
 
 
 def _materials(given):

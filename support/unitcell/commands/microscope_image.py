@@ -1,4 +1,4 @@
-"""`unitcell tilts` and `unitcell report`: from somebody's image to its tilts, or to four chapters about it."""
+"""`unitcell tilts`, `report` and `microscope`: from somebody's image to its tilts, four chapters, or its apertures."""
 
 import ast
 from pathlib import Path
@@ -23,7 +23,7 @@ Seed = Annotated[int, typer.Option()]
 
 def add_to(app):
     """Add the commands of this module to a typer application."""
-    for command in (tilts, report):
+    for command in (tilts, report, microscope):
         app.command()(command)
 
 
@@ -81,6 +81,30 @@ def report(
     except ChapterFailed as failure:
         raise InputError(" ".join(line.strip() for line in str(failure).splitlines())) from failure
     typer.echo(f"report    {page}")
+
+
+def microscope(
+    image: ImagePath,
+    pixel_size_A: PixelSize = None,
+    out: Annotated[Path | None, typer.Option(dir_okay=False, help="YAML file to write [IMAGE's name].")] = None,
+    frame: Frame = None,
+    crystal: Annotated[str, typer.Option(help="A cation, B cation, lattice parameter [Å].")] = "Sr,Ti,3.905",
+    energy_eV: Annotated[float, typer.Option("--energy-eV", help="Of the electrons [eV].")] = 2e5,
+):
+    """Estimate apertures from an image of a known, untilted crystal, for `unitcell train --microscope`; minutes."""
+    from unitcell.images import read_image
+    from unitcell.microscope_estimate import estimate_microscope, known_crystal, mean_window, save_microscope
+
+    material = known_crystal(crystal)
+    micrograph = read_image(image, pixel_size_A, frame=_frame(frame))
+    ends = estimate_microscope(mean_window(micrograph, material[2]), material, energy_eV)
+    for end in ends:
+        scope = end.microscope(energy_eV)
+        typer.echo(
+            f"{scope.semiangle_mrad:5.1f} mrad, detector {scope.inner_mrad:.1f} to {scope.outer_mrad:.1f} mrad, "
+            f"{end.values['thickness_A']:.0f} Å thick: {end.residual:.2%} of the image is left unexplained"
+        )
+    typer.echo(str(save_microscope(ends[0], material, energy_eV, out or Path(f"{image.stem}_microscope.yml"))))
 
 
 def _frame(text):
