@@ -32,8 +32,10 @@ def test_angles_are_circular(latent):
 
 
 def test_automatic_number_of_components(latent):
-    curve = mixture.bic_curve(mixture.latent_features(latent))
-    assert mixture.choose_components(curve) == 3
+    curves = mixture.criterion_curves(mixture.latent_features(latent))
+    assert mixture.choose_components(curves) == mixture.choose_components(curves, criterion="icl") == 3
+    assert (curves.icl >= curves.bic - 1e-6).all()  # an entropy is never negative
+    assert curves.icl[2] - curves.bic[2] < 20  # and next to nothing where clusters are apart
 
 
 def test_knee_of_a_curve():
@@ -54,8 +56,8 @@ def test_principal_components_mistake_orientation_for_kind():
 
 def test_class_means():
     patches = np.arange(4, dtype=float)[:, None, None] * np.ones((1, 2, 2))
-    means = mixture.class_means(patches, np.array([1, 2, 1, 2]))
-    assert means[:, 0, 0].tolist() == [1, 2]
+    means = mixture.class_means(patches, np.array([1, 2, 1, 2]), 3)
+    assert means[:, 0, 0].tolist() == [1, 2, 0]
 
 
 def test_side_of_neighbour():
@@ -81,3 +83,31 @@ def test_bad_latents(latent):
         mixture.latent_features(latent, ["z9"])
     with pytest.raises(InputError, match="not finite"):
         mixture.latent_features(latent.assign(z1=np.nan))
+    with pytest.raises(InputError, match="1 values that are not finite"):
+        mixture.fit_mixture(np.array([[0.0], [1.0], [np.nan]]), 1)
+
+
+def test_means_of_a_mixture_as_latents(latent):
+    features = mixture.latent_features(latent)
+    fitted = mixture.fit_mixture(features, 3)
+    angle, z = mixture.latent_at(fitted.means_, latent)
+    expected = [np.pi, 0.0, 0.0]
+    assert np.abs(np.exp(1j * angle) - np.exp(1j * np.array(expected))).max() < 0.1
+    assert z[:, 0] == pytest.approx([0, 0, 2], abs=0.1)
+    assert mixture.latent_at(features[:2], latent)[1] == pytest.approx(latent[["z1", "z2"]].to_numpy()[:2])
+
+
+def test_a_latent_without_content_is_not_blown_up():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"z1": rng.normal(0, 1, 500), "z2": rng.normal(0, 0.01, 500)})
+    assert mixture.latent_features(table).std(0) == pytest.approx([1, 0.04], rel=0.1)
+
+
+def test_classes_that_look_alike_are_made_one():
+    y, x = np.mgrid[:25, :25] - 12.0
+    spot = np.exp(-((x - 6) ** 2 + y**2) / 8)  # and the same a quarter turn further, and two of them
+    pair = spot + spot[:, ::-1]
+    images, labels = np.stack([spot, spot * 1.1, spot.T, pair]), np.array([1, 2, 3, 4, 4])
+    kinds, motifs = mixture.merged(labels, images), mixture.merged(labels, images, turned=True)
+    assert kinds[0] == kinds[1] != kinds[2]
+    assert motifs[0] == motifs[1] == motifs[2] != motifs[3]

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from unitcell.commands import book, microscope_image, training
+from unitcell.commands import book, microscope_image, sweeping, training
 from unitcell.errors import InputError
 
 
@@ -17,7 +17,7 @@ def application():
         pretty_exceptions_enable=False,
         rich_markup_mode=None,  # plain help and errors, the same on every terminal and in every log
     )
-    for module in (microscope_image, book, training):
+    for module in (microscope_image, book, sweeping, training):
         module.add_to(app)
     return app
 

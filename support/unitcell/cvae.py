@@ -10,12 +10,31 @@ from torch import nn
 
 from unitcell.artefacts import load_weights, save_weights
 from unitcell.autoencoder import Encoder, kl_normal
+from unitcell.errors import InputError
 
 ARCHITECTURE = "cvae"
 
 
+def checked_labels(labels, count, n_classes):
+    """Class labels from 0 as a tensor of int64, shape (count,), or InputError where they are missing or wrong."""
+    if labels is None or len(labels) != count:
+        given = "no labels" if labels is None else f"{len(labels)} labels"
+        raise InputError(f"There are {given} for {count} sub-images: give the class of each.")
+    values = np.asarray(labels, float)
+    if not np.isfinite(values).all() or (values != np.floor(values)).any():
+        raise InputError("labels holds values that are not whole numbers: give the class of each sub-image, from 0.")
+    if values.min() < 0 or values.max() >= n_classes:
+        raise InputError(
+            f"labels run from {values.min():g} to {values.max():g}, but classes are {n_classes}: number from 0."
+        )
+    return torch.from_numpy(values.astype(np.int64))
+
+
 class ConditionalVAE(nn.Module):
     """cVAE of square sub-images with fully connected layers.
+
+    The class goes into the encoder and the decoder, as in the paper's Fig. 3c. AtomAI's `nb_classes` gives it to the
+    decoder only: with the weights of the class in the encoder at 0, this loss is AtomAI's.
 
     Parameters
     ----------
@@ -48,6 +67,8 @@ class ConditionalVAE(nn.Module):
 
     def terms(self, images, labels, noise, pixels=None):
         """Mean loss terms of a batch, whose negative sum is the ELBO; all pixels are always decoded."""
+        if labels is None:
+            raise InputError("There are no labels: a conditional autoencoder needs the class of each sub-image.")
         mean, log_sd = self.encode(images, labels)
         decoded = self.decode(mean + torch.exp(log_sd) * noise, labels)
         squares = ((decoded.float() - images.flatten(1)) ** 2).sum(1)

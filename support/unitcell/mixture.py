@@ -2,19 +2,25 @@
 
 import numpy as np
 import pandas as pd
+from scipy import ndimage
+from scipy.sparse.csgraph import connected_components
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 
 from unitcell.errors import InputError
 
 COVARIANCES = ("full", "tied", "diag", "spherical")
+PER_COMPONENT = ("covariances_", "precisions_", "precisions_cholesky_")  # of all but tied mixtures
 MOST_COMPONENTS = 8
+MOST_POINTS = 3000  # that the criteria are computed from
+LEAST_SPREAD = 0.25  # of a latent's unit prior; one that carries nothing spreads less, and is not to be blown up
 
 
 def latent_features(latent, columns=None):
     """Features for clustering, standardised together so that a distance means the same in each.
 
-    An angle has no ends, so it enters as its cosine and sine; content latents enter as they are.
+    An angle has no ends, so it enters as its cosine and sine; content latents enter divided by their spread, but one
+    that the encoder leaves at its prior (and whose means are therefore all near 0) is not blown up.
 
     Parameters
     ----------
@@ -27,7 +33,7 @@ def latent_features(latent, columns=None):
     -------
     ndarray, shape (n, d)
     """
-    columns = columns or ["angle_rad", *content_names(latent)]
+    columns = columns or [*(name for name in ["angle_rad"] if name in latent), *content_names(latent)]
     parts = []
     for name in columns:
         if name not in latent:
@@ -36,7 +42,7 @@ def latent_features(latent, columns=None):
         if name.startswith("angle"):
             parts += [np.cos(value), np.sin(value)]
         else:
-            parts.append((value - value.mean()) / max(value.std(), 1e-12))
+            parts.append((value - value.mean()) / max(value.std(), LEAST_SPREAD))
     features = np.column_stack(parts)
     if not np.isfinite(features).all():
         raise InputError("The latent table holds values that are not finite: train the rVAE again (chapter 07).")
@@ -48,16 +54,58 @@ def content_names(latent):
     return [name for name in latent if name[0] == "z" and name[1:].isdigit()]
 
 
-def bic_curve(features, covariance_type="full", most=MOST_COMPONENTS, seed=0):
-    """Bayesian information criterion for 1 to `most` components: DataFrame `n_components`, `bic`."""
-    counts = range(1, min(most, len(features) - 1) + 1)
-    return pd.DataFrame(
-        {"n_components": counts, "bic": [fit_mixture(features, k, covariance_type, seed).bic(features) for k in counts]}
-    )
+def latent_at(features, latent, columns=None):
+    """Angles [rad] and content latents at points of the space of `latent_features`: its inverse.
+
+    Parameters
+    ----------
+    features : ndarray, shape (k, d)
+        For instance the means of a mixture.
+    latent, columns
+        As given to `latent_features`.
+
+    Returns
+    -------
+    angle : ndarray, shape (k,), or None where the angle was not among the columns
+    z : ndarray, shape (k, number of content latents)
+        Content latents that were not among the columns are at their median.
+    """
+    columns = columns or ["angle_rad", *content_names(latent)]
+    angle, at, z = None, 0, {name: np.full(len(features), latent[name].median()) for name in content_names(latent)}
+    for name in columns:
+        if name.startswith("angle"):
+            angle, at = np.arctan2(features[:, at + 1], features[:, at]), at + 2
+        else:
+            z[name] = features[:, at] * max(latent[name].std(ddof=0), LEAST_SPREAD) + latent[name].mean()
+            at += 1
+    return angle, np.column_stack([z[name] for name in content_names(latent)])
+
+
+def criterion_curves(features, covariance_type="full", most=MOST_COMPONENTS, seed=0):
+    """Information criteria for 1 to `most` components, smaller being better.
+
+    BIC weighs likelihood against parameters. ICL (Biernacki, Celeux and Govaert 2000) adds twice the entropy of the
+    class probabilities, so that components that overlap earn less: it counts clusters, BIC normal distributions.
+    At most `MOST_POINTS` points are used, drawn at random.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `n_components`, `bic`, `icl`.
+    """
+    features = features[np.random.default_rng(seed).permutation(len(features))[:MOST_POINTS]]
+    rows = []
+    for k in range(1, min(most, len(features) - 1) + 1):
+        fitted = fit_mixture(features, k, covariance_type, seed)
+        probability = fitted.predict_proba(features)
+        entropy = -np.sum(probability * np.log(np.maximum(probability, 1e-300)))
+        bic = fitted.bic(features)
+        rows.append({"n_components": k, "bic": bic, "icl": bic + 2 * entropy})
+    return pd.DataFrame(rows)
 
 
 def fit_mixture(features, n_components, covariance_type="full", seed=0):
-    """Fit a Gaussian mixture.
+    """Fit a Gaussian mixture; its components come in order of their weight, the heaviest first.
 
     Parameters
     ----------
@@ -72,8 +120,13 @@ def fit_mixture(features, n_components, covariance_type="full", seed=0):
     Raises
     ------
     InputError
-        More components than points, or an unknown covariance type.
+        More components than points, an unknown covariance type, or features that are not finite.
     """
+    if not np.isfinite(features).all():
+        raise InputError(
+            f"features holds {np.count_nonzero(~np.isfinite(features))} values that are not finite: remove these "
+            "sub-images, or train the rVAE again (chapter 07)."
+        )
     if covariance_type not in COVARIANCES:
         raise InputError(f"covariance_type = '{covariance_type}' is unknown: give one of {', '.join(COVARIANCES)}.")
     if not isinstance(n_components, int | np.integer) or not 1 <= n_components < len(features):
@@ -82,27 +135,83 @@ def fit_mixture(features, n_components, covariance_type="full", seed=0):
             f"between 1 and {len(features) - 1}, or 'auto'."
         )
     # an angle's cosine and sine lie on a circle: without a floor a component could shrink onto it
-    return GaussianMixture(
-        n_components, covariance_type=covariance_type, n_init=5, reg_covar=1e-3, random_state=seed
+    mixture = GaussianMixture(
+        n_components, covariance_type=covariance_type, n_init=10, reg_covar=1e-3, random_state=seed
     ).fit(features)
+    order = np.argsort(-mixture.weights_)
+    each = ("weights_", "means_") if covariance_type == "tied" else ("weights_", "means_", *PER_COMPONENT)
+    for name in each:
+        setattr(mixture, name, getattr(mixture, name)[order])
+    return mixture
 
 
-def choose_components(curve, share=0.01):
-    """Number of components at the knee of a BIC curve.
+def choose_components(curve, share=0.01, criterion="bic"):
+    """Number of components at the knee of a criterion's curve.
 
     BIC of a few hundred points that are not exactly normal goes on falling slowly. The number kept
     is the smallest whose BIC is within `share` of the whole fall from the lowest.
     """
-    fall = curve.bic.iloc[0] - curve.bic.min()
-    return int(curve.n_components[curve.bic <= curve.bic.min() + share * fall].iloc[0])
+    value = curve[criterion]
+    return int(curve.n_components[value <= value.min() + share * (value.iloc[0] - value.min())].iloc[0])
 
 
 def classify(features, mixture):
-    """Class of each point, 1 being the largest, and the probability of it: two arrays."""
+    """Class of each point, 1 being the mixture's heaviest component, and the probability of it: two arrays."""
     probability = mixture.predict_proba(features)
-    order = np.argsort(-np.bincount(probability.argmax(1), minlength=probability.shape[1]))
-    probability = probability[:, order]
     return probability.argmax(1) + 1, probability.max(1)
+
+
+def likeness(images, turned=False, steps=72):
+    """Correlation of each pair of images over the disc inscribed in them, the mean image aside.
+
+    Parameters
+    ----------
+    images : ndarray, shape (k, side, side)
+        For instance the mean sub-image of each class.
+    turned : bool
+        Take the largest over turns of one image of the pair.
+    steps : int
+        Turns in a full circle.
+
+    Returns
+    -------
+    ndarray, shape (k, k)
+    """
+    images = np.asarray(images, float)
+    side = images.shape[1]
+    disc = np.hypot(*(np.mgrid[:side, :side] - (side - 1) / 2)) < side / 2
+    best = np.full((len(images), len(images)), -1.0)
+    for angle in np.arange(steps if turned else 1) * 360 / steps:
+        round_about = ndimage.rotate(images, angle, axes=(1, 2), reshape=False, order=1, mode="nearest")
+        both = np.corrcoef(images[:, disc], round_about[:, disc])[: len(images), len(images) :]
+        best = np.maximum(best, np.atleast_2d(both))
+    return np.maximum(best, best.T)
+
+
+def merged(labels, images, *, turned=False, least=0.97):
+    """Classes whose mean images are alike made one.
+
+    A motif that a turn leaves as it is has several angles, hence several components that look the same. With `turned`,
+    classes that look the same after a turn are made one as well: what is left is motifs.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (n,)
+        From `classify`: 1 is the first image's.
+    images : ndarray, shape (k, side, side)
+        From `class_means`.
+    least : float
+        Correlation (see `likeness`) from which two images are alike, directly or through others.
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+        1 is the largest class.
+    """
+    _, group = connected_components(likeness(images, turned) >= least, directed=False)
+    found = group[np.asarray(labels) - 1]
+    rank = np.argsort(np.argsort(-np.bincount(found, minlength=group.max() + 1)))
+    return rank[found] + 1
 
 
 def pca_features(patches, n_features=8, seed=0):
@@ -117,9 +226,11 @@ def pca_features(patches, n_features=8, seed=0):
     return features / features[:, 0].std()
 
 
-def class_means(patches, labels):
-    """Mean sub-image of each class, ndarray (k, side, side), classes in ascending order."""
-    return np.stack([np.asarray(patches)[labels == k].mean(0) for k in np.unique(labels)])
+def class_means(patches, labels, count=None):
+    """Mean sub-image of classes 1 to `count`, ndarray (count, side, side); of a class without atoms, zeros."""
+    patches, count = np.asarray(patches), count or int(np.max(labels))
+    empty = np.zeros((1, *patches.shape[1:]), patches.dtype)
+    return np.stack([(patches[labels == k] if (labels == k).any() else empty).mean(0) for k in range(1, count + 1)])
 
 
 def side_of_neighbour(points, neighbours, side):

@@ -1,4 +1,4 @@
-"""The eight chapters as a table, and what makes one of them run again.
+"""The nine chapters as a table, and what makes one of them run again.
 
 A chapter talks to the next through files only. It reruns when its *recipe* changes (its notebook, its
 parameters, the modules of this package that it imports, the data of the manifest that it names), or
@@ -40,9 +40,14 @@ CHAPTERS = {
     "06_find_atoms": Step(("atoms.csv", "patches.nc")),
     "07_rvae": Step(("rvae.safetensors", "latent.csv"), {"patches": "06_find_atoms/patches.nc"}),
     "08_gmm_cvae": Step(
-        ("classes.csv", "cvae.safetensors"),
-        {"patches": "06_find_atoms/patches.nc", "latent": "07_rvae/latent.csv"},
+        ("classes.csv", "classes.nc", "cvae.safetensors"),
+        {
+            "patches": "06_find_atoms/patches.nc",
+            "latent": "07_rvae/latent.csv",
+            "rvae": "07_rvae/rvae.safetensors",
+        },
     ),
+    "09_two_crystals": Step(("stability.csv", "scan_lines.csv")),
 }
 SIGNED = ("checks.csv", "provenance.json")  # every chapter writes these too
 JOBS_AT_A_TIME = 2
@@ -106,16 +111,21 @@ class Profile:
         return [str(self.folder(chapter) / name) for name in names]
 
     def recipe(self, chapter):
-        """Digests of what a chapter is made of, as a dictionary of strings: a change makes it run again."""
-        path = notebook(chapter)
-        data = {f"data:{name}": _state(name, entry) for name, entry in load_manifest().items() if name in _words(path)}
-        code = {str(p.relative_to(project_root())): _digest(p.read_bytes()) for p in [path, *modules(path)]}
-        return code | data | {"parameters": repr(sorted(self.parameters(chapter).items()))}
+        """Digests of what a chapter is made of: see `recipe`."""
+        return recipe(chapter, self.parameters(chapter))
 
     @property
     def pages(self):
         """Folder under which jupyter-book leaves `_build/html`."""
         return Path("book") if self.name == "book" else self.folder("pages")
+
+
+def recipe(chapter, parameters):
+    """Digests of what a chapter is made of, as a dictionary of strings: a change makes it run again."""
+    path, words = notebook(chapter), _words(notebook(chapter))
+    data = {f"data:{name}": _state(name, entry) for name, entry in load_manifest().items() if name in words}
+    code = {str(p.relative_to(project_root())): _digest(p.read_bytes()) for p in [path, *modules(path)]}
+    return code | data | {"parameters": repr(sorted(parameters.items()))}
 
 
 def load_profile(name):

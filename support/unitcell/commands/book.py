@@ -84,8 +84,8 @@ def build(
     pages = load_profile(profile).pages / "_build" / "html" / "index.html"
     os.chdir(project_root())
     _gather_data()
-    with _alone(Path("build") / profile):
-        status = _snakemake(profile, strict, targets)
+    with alone(Path("build") / profile):
+        status = run_graph(profile, targets, config={"strict": strict})
     if status:
         typer.echo("unitcell: the build stopped at the error above; what had finished is kept.", err=True)
         sys.exit(status)
@@ -102,14 +102,14 @@ def _gather_data():
             typer.echo(f"[data] {error} Until then, chapters use a simulated image in its place, and say so.", err=True)
 
 
-def _snakemake(profile, strict, targets):
-    """Run the workflow; its own log goes to a file, so that the screen shows the chapters only."""
-    log = Path("build") / profile / "workflow.log"
+def run_graph(profile, targets=None, *, config=None, snakefile="Snakefile", jobs=JOBS_AT_A_TIME):
+    """Run a workflow; its own log goes to a file, so that the screen shows the chapters only. Returns its status."""
+    log = Path("build") / profile / ("workflow.log" if snakefile == "Snakefile" else f"{Path(snakefile).stem}.log")
+    given = [f"{key}={value}" for key, value in {"profile": profile, **(config or {})}.items()]
     environment = os.environ | dict.fromkeys(THREADS, str(threads_per_job())) | {BUILD_PID: str(os.getpid())}
     command = [
         sys.executable, "-m", "snakemake", *(targets or ()),
-        "--cores", str(JOBS_AT_A_TIME * threads_per_job()),
-        "--config", f"profile={profile}", f"strict={strict}",
+        "--snakefile", snakefile, "--cores", str(jobs * threads_per_job()), "--config", *given,
         "--rerun-triggers", "input", "mtime", "params",
         "--rerun-incomplete", "--nolock", "--keep-going",
     ]  # fmt: skip
@@ -122,7 +122,7 @@ def _snakemake(profile, strict, targets):
 
 
 @contextmanager
-def _alone(folder):
+def alone(folder):
     """Hold the lock of a build folder; the system frees it however this process ends."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:
