@@ -37,7 +37,7 @@ def open_specimen(image=None, pixel_size_A=None):
     dict of str to Sublattice
         By name: its A columns first (bright), then, of the book's own image, the B columns.
     """
-    path, micrograph = darkfield.open_dark_field(image, pixel_size_A)
+    path, micrograph, _ = darkfield.open_dark_field(image, pixel_size_A)
     name = "perovskite" if image is None else micrograph.name
     return path, _by_network(micrograph, name, "AB" if image is None else "A", "AB")
 

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from unitcell.atoms import cut_patches
 from unitcell.haadf_twins import open_twin
 from unitcell.images import StemImage
+from unitcell.subimages import cut_patches
 
 TRUTHS = ("environment", "angle_rad", "symmetry", "side", "interface_A", "thickness_A")
 
@@ -28,7 +28,7 @@ def twin_windows(name, count, window_px, *, rotations_deg=(0.0,), shape=(620, 62
     Returns
     -------
     xarray.Dataset
-        As from `atoms.cut_patches` of the last image, with the truth as further coordinates of `atom`.
+        As from `subimages.cut_patches` of the last image, with the truth as further coordinates of `atom`.
     """
     parts = [_windows(name, window_px, rotation, shape, seed + n) for n, rotation in enumerate(rotations_deg)]
     how = {"combine_attrs": "override", "data_vars": "all", "coords": "minimal", "compat": "override"}
