@@ -18,7 +18,10 @@ def page(tmp_path_factory):
     image = simulated_control(load_network().card, field_A=40.0, pixel_size_A=0.12)
     smoke = load_profile("smoke")
     quick = {name: smoke.parameters(name) for name in CHAPTERS[2:]}
-    quick = {name: {k: v for k, v in given.items() if k not in ("patches", "latent")} for name, given in quick.items()}
+    quick = {
+        name: {k: v for k, v in given.items() if k not in ("patches", "latent", "rvae")}
+        for name, given in quick.items()
+    }
     return report_of_image(image, tmp_path_factory.mktemp("report"), more=quick)
 
 
