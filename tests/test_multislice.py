@@ -17,6 +17,7 @@ from unitcell.scattering.wave_transforms import TorchWaves
 MICROSCOPE = Microscope()
 RING = [(15.0, 30.0)]
 COARSE_A = 0.12  # keeps angles up to 70 mrad
+ROUNDING = 5e-6  # of single precision: how far transforms round differs from processor to processor
 
 
 @pytest.fixture(scope="module")
@@ -146,28 +147,37 @@ def test_exit_planes_of_one_pass_equal_separate_runs(tilted):
     together = simulate(tilted, thicknesses, positions)
     for index, thickness in enumerate(thicknesses):
         alone = simulate(tilted, [thickness], positions)
-        assert together.mean[:, index] == pytest.approx(alone.mean[:, 0], abs=1e-6)
+        assert together.mean[:, index] == pytest.approx(alone.mean[:, 0], abs=ROUNDING)
         assert together.thicknesses_A[index] == alone.thicknesses_A[0]
-        assert together.within_band[index] == pytest.approx(alone.within_band[0], abs=1e-6)
+        assert together.within_band[index] == pytest.approx(alone.within_band[0], abs=ROUNDING)
         assert abs(together.thicknesses_A[index] - thickness) < 0.6
 
 
 def test_waves_batches_and_devices_do_not_matter(tilted, monkeypatch):
     positions = scan_positions(tilted, (3, 2))
-    options = {"configurations": 3, "detectors_mrad": [*RING, (0.0, 10.0), (35.0, 60.0)]}
+    options = {"configurations": 3, "detectors_mrad": [*RING, (0.0, 10.0), (35.0, 60.0)], "dtype": torch.float64}
     whole = simulate(tilted, [5.5, 11.0], positions, **options)
     assert whole.waves == "probes"
     beams = simulate(tilted, [5.5, 11.0], positions, waves="beams", **options)
-    assert beams.samples == pytest.approx(whole.samples, abs=1e-6)
+    assert beams.samples == pytest.approx(whole.samples, abs=1e-9)
     for batches in (Batches(1, 1, 1), Batches(4, 2, 1)):
         monkeypatch.setattr(multislice, "plan_batches", lambda *_, chosen=batches: chosen)
-        assert simulate(tilted, [5.5, 11.0], positions, **options).samples == pytest.approx(whole.samples, abs=1e-6)
+        assert simulate(tilted, [5.5, 11.0], positions, **options).samples == pytest.approx(whole.samples, abs=1e-9)
     # What a GPU would run: PyTorch's transforms, several configurations in a batch.
     monkeypatch.setattr(multislice, "plan_batches", lambda *_: Batches(6, 1, 2))
     monkeypatch.setattr(propagation, "waves_for", lambda _: (TorchWaves, 4))
     for waves in ("beams", "probes"):
         again = simulate(tilted, [5.5, 11.0], positions, waves=waves, **options)
-        assert again.samples == pytest.approx(whole.samples, abs=1e-6)
+        assert again.samples == pytest.approx(whole.samples, abs=1e-9)
+
+
+def test_single_precision_rounds_and_no_more(tilted):
+    positions = scan_positions(tilted, (3, 2))
+    single, double = (
+        simulate(tilted, [5.5, 11.0], positions, configurations=3, dtype=dtype)
+        for dtype in (torch.float32, torch.float64)
+    )
+    assert single.samples == pytest.approx(double.samples, rel=ROUNDING)
 
 
 def test_threads_are_given_back(tilted):
@@ -193,7 +203,7 @@ def test_frozen_phonons_are_reproducible_and_converge(tilted):
     assert ratio == pytest.approx(0.5, abs=0.15)
     still = simulate(tilted, [5.5], positions, configurations=2, debye_waller_A2=dict.fromkeys(("Sr", "Ti", "O"), 0))
     assert still.standard_error.max() < 1e-7
-    assert still.mean == pytest.approx(simulate(tilted, [5.5], positions).mean, abs=1e-6)
+    assert still.mean == pytest.approx(simulate(tilted, [5.5], positions).mean, abs=ROUNDING)
 
 
 def test_displacements_have_the_elements_size(tilted):

@@ -106,7 +106,7 @@ def test_a_cluster_gives_what_one_process_gives(tmp_path):
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         shared = stack_of(FEW, scheduler=cluster.scheduler_address, folder=tmp_path)
     alone = stack_of(FEW)
-    assert shared.abf.values == pytest.approx(alone.abf.values, abs=1e-6)
+    assert shared.abf.values == pytest.approx(alone.abf.values, abs=5e-6)
     assert len(list(tmp_path.glob("*.nc"))) == 2  # the last two tilts are one structure
 
 
