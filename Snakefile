@@ -1,9 +1,9 @@
 # The chapters as a graph: a chapter runs when its recipe (notebook, parameters, modules, data) or a file that it reads
-# changed. The table and the recipe are in support/unitcell/workflow.py; run this through `unitcell build`.
+# changed. The table and the recipe are in support/unitcell/book/workflow.py; run this through `unitcell build`.
 import sys
 
 from unitcell import pages
-from unitcell.workflow import CHAPTERS, descendants, load_profile, threads_per_job
+from unitcell.book.workflow import CHAPTERS, descendants, load_profile, threads_per_job
 
 profile = load_profile(config.get("profile", "book"))
 BOOK = str(profile.pages / "_build" / "html" / "index.html")

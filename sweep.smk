@@ -1,9 +1,9 @@
-# The sweep of chapters 06 to 08 as a graph: see support/unitcell/sweep.py. Run it through `unitcell sweep`.
+# The sweep of chapters 06 to 08 as a graph: see support/unitcell/environments/sweep.py. Run it through `unitcell sweep`.
 import shlex
 import sys
 
 from unitcell import sweep
-from unitcell.workflow import load_profile, threads_per_job
+from unitcell.book.workflow import load_profile, threads_per_job
 
 profile = load_profile(config.get("profile", "book"))
 settings = sweep.chosen_settings(str(config.get("settings", "")).split(":") if config.get("settings") else ())

@@ -18,20 +18,20 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import nn
+from unitcell.abf.simulation import simulate_stack, tilt_grid
 from unitcell.artefacts import load_dataset, save_json, save_table
 from unitcell.data import fetch
-from unitcell.paper_network import PaperNetwork
+from unitcell.networks.paper_network import PaperNetwork
+from unitcell.networks.tilt_network import SCALES, TiltEnsemble, TiltNetwork, errors, estimates
+from unitcell.networks.tilt_training import member_training, targets
+from unitcell.networks.training_library import Specimens, simulate_cells
+from unitcell.networks.training_loop import train
+from unitcell.networks.training_windows import WINDOW_SHAPE
+from unitcell.networks.truth_windows import NAMES, SHARP, true_images
+from unitcell.networks.your_microscope import CONDITIONS
 from unitcell.project import project_root
 from unitcell.scattering import Microscope
-from unitcell.simulation import simulate_stack, tilt_grid
-from unitcell.surrogate import Surrogate
-from unitcell.tilt_network import SCALES, TiltEnsemble, TiltNetwork, errors, estimates
-from unitcell.tilt_training import member_training, targets
-from unitcell.training_library import Specimens, simulate_cells
-from unitcell.training_loop import train
-from unitcell.training_windows import WINDOW_SHAPE
-from unitcell.truth_windows import NAMES, SHARP, true_images
-from unitcell.your_microscope import CONDITIONS
+from unitcell.surrogates.surrogate import Surrogate
 
 BUILD = project_root() / "build" / "ablations"
 STRUCTURES = {"specimens": 4000, "perfect": 480}

@@ -20,18 +20,18 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import torch
+from unitcell.abf.simulation import CELL_SHAPE
 from unitcell.artefacts import load_dataset
 from unitcell.crystals import tilted_perovskite
+from unitcell.crystals.tilt_coordinates import to_pseudocubic
 from unitcell.data import fetch
-from unitcell.information import bounds_table
+from unitcell.networks.tilt_network import TiltEnsemble, errors, estimates, load_network
+from unitcell.networks.training_library import Specimens
+from unitcell.networks.training_windows import record
+from unitcell.networks.truth_windows import BLURRED, NAMES, SHARP, score_truth, true_images
 from unitcell.scattering import Microscope, annular_images
 from unitcell.scattering.beams import fibonacci_points
-from unitcell.simulation import CELL_SHAPE
-from unitcell.tilt_network import TiltEnsemble, errors, estimates, load_network
-from unitcell.tilts import to_pseudocubic
-from unitcell.training_library import Specimens
-from unitcell.training_windows import record
-from unitcell.truth_windows import BLURRED, NAMES, SHARP, score_truth, true_images
+from unitcell.surrogates.information import bounds_table
 
 DOSES = (1e4, 3e4, 1e5)
 STATES = 12

@@ -1,7 +1,7 @@
 """Atom finding in the twins over dose: U-Net with refined centres, its centres of mass, and peaks of the Laplacian.
 
-Every column of a twin is known (`unitcell.haadf_twins`), and so is the Cramér–Rao bound of its position
-(`unitcell.atom_scores.joint_bounds`). Prints precision, recall, F1, rms error and its ratio to the bound for each
+Every column of a twin is known (`unitcell.twins.haadf_twins`), and so is the Cramér–Rao bound of its position
+(`unitcell.atoms.atom_scores.joint_bounds`). Prints precision, recall, F1, rms error and its ratio to the bound for each
 species, then one JSON line: at 1e5 e/Å² the F1 and the ratio of each species, `seconds` for finding and refining, and
 `speedup`, the seconds of fitting every column by itself with SciPy over those of fitting all together.
 """
@@ -13,10 +13,10 @@ import time
 import numpy as np
 import pandas as pd
 from scipy.optimize import curve_fit
-from unitcell import atom_scores, atoms
-from unitcell.haadf_twins import open_twin
-from unitcell.refinement import refine_columns
-from unitcell.segmenter import load_segmenter
+from unitcell.atoms import atom_scores, finding
+from unitcell.atoms.refinement import refine_columns
+from unitcell.atoms.segmenter import load_segmenter
+from unitcell.twins.haadf_twins import open_twin
 
 DOSES = (1e3, 3e3, 1e4, 3e4, 1e5, 1e6)
 METHODS = {"U-Net, refined": True, "U-Net, centres": False, "LoG peaks": "log"}
@@ -47,12 +47,12 @@ def timed(name, predictor, shape):
     """Seconds of finding, of refining, and of the peer's fits."""
     image = atom_scores.twin_image(open_twin(name, shape=shape))
     started = time.process_time()
-    found, _ = atoms.find_atoms(image, predictor, refine=False)
-    finding = time.process_time() - started
+    found, _ = finding.find_atoms(image, predictor, refine=False)
+    to_find = time.process_time() - started
     started = time.process_time()
     refine_columns(image.intensity, found.x_px.to_numpy(), found.y_px.to_numpy())
     refining = time.process_time() - started
-    return finding, refining, peer_seconds(image.intensity, found.x_px.to_numpy(), found.y_px.to_numpy())
+    return to_find, refining, peer_seconds(image.intensity, found.x_px.to_numpy(), found.y_px.to_numpy())
 
 
 def main():
@@ -71,11 +71,11 @@ def main():
     print(table.round(4).to_string())
     best = table.xs("U-Net, refined", level="method").xs(REPORTED, level="dose").droplevel(0)
     best = best[best.index != "all"]
-    finding, refining, peer = timed("lsmo_nio", predictor, shape)
+    to_find, refining, peer = timed("lsmo_nio", predictor, shape)
     line = {
         "f1": best.f1.round(4).to_dict(),
         "ratio": best.ratio.round(3).to_dict(),
-        "seconds": round(finding + refining, 2),
+        "seconds": round(to_find + refining, 2),
     }
     print(json.dumps(line | {"speedup": round(peer / refining, 2)}))
 

@@ -14,7 +14,7 @@ import arviz as az
 import numpy as np
 import nutpie
 import pytensor
-from unitcell.chain import BONDS, CASE_2, chain_model, exact_posterior, priors, with_difference
+from unitcell.symmetry.chain import BONDS, CASE_2, chain_model, exact_posterior, priors, with_difference
 
 CELLS, ROPE = 500, (-0.1, 0.1)
 SIZES = [10, 20, 40, 60, 100, 150, 200, 300, 400, 500]

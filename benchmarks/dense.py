@@ -8,7 +8,7 @@ and one JSON line last:
 
 * `speedup`: window by window over one pass, 512 × 512 frame, stride 1; `max_abs_diff` of |v|, |u|, |γ| [degrees]
 * `pass_s`, `windows_s` (extrapolated), `flop_ratio`
-* `map_512_s`, `map_512_peak_MB`, `map_4096_s`, `map_4096_peak_MB`: `unitcell.dense.dense_map` of whole images, and the
+* `map_512_s`, `map_512_peak_MB`, `map_4096_s`, `map_4096_peak_MB`: `tilts.dense.dense_map` of whole images, and the
   largest resident memory of the process meanwhile
 * `offset_sd_deg`: standard deviation of single windows' answers over all offsets in a perfect crystal, rms over states
 * `stride_2_deg`, `stride_4_deg`: rms change of the cell's average where only every second, fourth window is evaluated
@@ -26,10 +26,10 @@ from scipy import ndimage
 from surrogate import PeakMemory
 from torch import nn
 from unitcell.artefacts import load_dataset
+from unitcell.crystals.tilt_coordinates import to_projection
 from unitcell.data import fetch
-from unitcell.dense import CELL_SHAPE, TILTS, cell_average, dense_map, dense_tilts, load_dense_network, sizes
-from unitcell.images import StemImage
-from unitcell.tilts import to_projection
+from unitcell.micrographs.images import StemImage
+from unitcell.tilts.dense import CELL_SHAPE, TILTS, cell_average, dense_map, dense_tilts, load_dense_network, sizes
 
 SIDE = 512  # pixels of the frame
 PIXEL_A = 0.195

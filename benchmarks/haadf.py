@@ -1,6 +1,6 @@
 """Column contrast of the dark-field twins against abTEM: the same frozen atoms, the same probe, another code.
 
-Blocks of the three phases of `unitcell.haadf` get the random species, vacancies and thermal displacements that
+Blocks of the three phases of `unitcell.twins.haadf` get the random species, vacancies and thermal displacements that
 `unitcell.scattering.multislice_images` gives them; abTEM propagates the same atoms with a potential of its own, built
 before the scan, through a hard aperture. Compared is the mean dark-field intensity on every kind of column and between
 columns.
@@ -14,11 +14,11 @@ import time
 
 import abtem
 import numpy as np
-from unitcell.haadf import MICROSCOPE, PHASES, SAMPLING_A, block, crystal_slice
 from unitcell.scattering.debye_waller import rms_displacements
 from unitcell.scattering.multislice import multislice_images
 from unitcell.scattering.slices import cut_slices, displaced_positions
 from unitcell.scattering.wave_grid import make_grid
+from unitcell.twins.haadf import MICROSCOPE, PHASES, SAMPLING_A, block, crystal_slice
 
 THICKNESS_A, CONFIGURATIONS, SEED = 80.0, 2, 0
 PEER_SAMPLING_A = 0.027  # abTEM cuts the transmission function, too, at the band limit: it needs a wider one

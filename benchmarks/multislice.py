@@ -18,13 +18,13 @@ import abtem
 import dask
 import numpy as np
 import torch
+from unitcell.abf.simulation import CELL_SHAPE
 from unitcell.crystals import tilted_perovskite
 from unitcell.scattering import Microscope
 from unitcell.scattering.debye_waller import rms_displacements
 from unitcell.scattering.multislice import multislice_images, scan_positions
 from unitcell.scattering.slices import cut_slices, displaced_positions, slice_potentials
 from unitcell.scattering.wave_grid import make_grid
-from unitcell.simulation import CELL_SHAPE
 
 PERIODS, ROUNDS, SEED = 10, 3, 0
 SAMPLING_A, SLICE_A = 0.08, 1.0

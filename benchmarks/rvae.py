@@ -23,10 +23,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from surrogate import PeakMemory
-from unitcell.autoencoder import ElboTraining, checked_patches, train
-from unitcell.darkfield import rotated_twin
+from unitcell.environments.autoencoder import ElboTraining, checked_patches, train
+from unitcell.environments.rvae import RotationalVAE
 from unitcell.peers import import_atomai
-from unitcell.rvae import RotationalVAE
+from unitcell.twins.darkfield import rotated_twin
 
 SIDE, TRAINED, HELD_OUT = 36, 1000, 200
 ATOMAI_EPOCHS = 15

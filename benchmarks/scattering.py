@@ -23,10 +23,10 @@ import dask
 import multislice
 import numpy as np
 import torch
-from unitcell.crosscheck import abtem_images, scan
+from unitcell.abf.crosscheck import abtem_images, scan
+from unitcell.abf.simulation import CELL_SHAPE, simulate_stack, tilt_grid
 from unitcell.crystals import tilted_perovskite, tilted_positions
 from unitcell.scattering import Microscope, Vibrations, annular_images, frozen_phonon_images
-from unitcell.simulation import CELL_SHAPE, simulate_stack, tilt_grid
 
 TILTS = ((6, 2, 4), (0, 0, 0), (9, -7, 8))
 STATIC_PERIODS = (4, 20, 76)  # 22, 110 and 420 Å

@@ -17,9 +17,9 @@ import torch
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern
 from unitcell.artefacts import load_dataset
+from unitcell.crystals.tilt_coordinates import to_projection
 from unitcell.data import fetch
-from unitcell.surrogate import NUGGET, Surrogate
-from unitcell.tilts import to_projection
+from unitcell.surrogates.surrogate import NUGGET, Surrogate
 
 COUNT, PEER_COUNT = 60_000, 6_000
 BATCHES = (512, 2048)

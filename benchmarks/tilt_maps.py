@@ -3,7 +3,7 @@
 Twins are recorded at 5e4 e/Å². Prints tables, and one JSON line last:
 
 * `rms_v`, `rms_u`, `rms_gamma` [degrees], `position_A`, `coverage`, `pattern_far`, `pattern_near`: over the twins on
-  the zone axis, see `unitcell.twin_scores.score`; `coverage_least` and `coverage_most` of v, u, γ
+  the zone axis, see `unitcell.twins.twin_scores.score`; `coverage_least` and `coverage_most` of v, u, γ
 * `lean_ratio`: largest ratio of a twin's rms error when it leans by 3 mrad to that on the zone axis; `lean_alien`:
   smallest share of windows with ood > 0.95 of those twins that get worse by more than half
 * `control_v`, `control_u`, `control_gamma`: largest |median| [degrees] of the real SrTiO3 image as it is, rotated by
@@ -20,13 +20,13 @@ from dataclasses import replace
 
 import pandas as pd
 from scipy import ndimage
-from unitcell.analysis import analyse
 from unitcell.data import DataUnavailable, open_image
-from unitcell.dense import dense_map, load_dense_network
-from unitcell.inference import simulated_control
-from unitcell.tilt_network import load_network
-from unitcell.twin_scores import NAMES, read_twin, score
-from unitcell.twins import open_twin
+from unitcell.networks.tilt_network import load_network
+from unitcell.tilts.analysis import analyse
+from unitcell.tilts.dense import dense_map, load_dense_network
+from unitcell.tilts.inference import simulated_control
+from unitcell.twins.abf_twins import open_twin
+from unitcell.twins.twin_scores import NAMES, read_twin, score
 
 TWINS = ("cto_lsat", "lsmo_esmo", "diffuse")
 SEEDS = 3

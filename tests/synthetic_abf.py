@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from unitcell.images import StemImage
+from unitcell.micrographs.images import StemImage
 
 A_A = 3.905
 # Darkness and width [Å] of the columns of one cell, and their places along [110] and [001].

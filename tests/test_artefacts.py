@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 from safetensors import safe_open
+from unitcell.book.workflow import CHAPTERS, load_profile
 from unitcell.project import project_root
-from unitcell.workflow import CHAPTERS, load_profile
 
 TILTS = ("v", "u", "gamma", "alpha", "beta", "alternation")
 COLUMNS = {

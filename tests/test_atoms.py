@@ -3,11 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-from unitcell import atom_maps, atoms, darkfield, subimages
+from unitcell.atoms import atom_maps, finding, subimages
+from unitcell.atoms.refinement import refine_columns
+from unitcell.atoms.segmenter import load_segmenter
 from unitcell.errors import InputError
-from unitcell.images import StemImage
-from unitcell.refinement import refine_columns
-from unitcell.segmenter import load_segmenter
+from unitcell.micrographs.images import StemImage
+from unitcell.twins import darkfield
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def twin():
 
 @pytest.fixture(scope="module")
 def found(twin, predictor):
-    return atoms.find_atoms(twin[0], predictor, a_spacing_A=3.85)
+    return finding.find_atoms(twin[0], predictor, a_spacing_A=3.85)
 
 
 def places(truth, margin, size):
@@ -35,7 +36,7 @@ def places(truth, margin, size):
 def test_finds_the_columns_of_a_simulated_image(twin, found):
     at, species = places(twin[1], 10, 320)
     table, probability = found
-    pairs = atoms.matched(table[["x_px", "y_px"]], at, 6)
+    pairs = finding.matched(table[["x_px", "y_px"]], at, 6)
     assert len(pairs) >= 0.98 * len(at)
     assert (table.species.to_numpy()[pairs[:, 0]] == species[pairs[:, 1]]).mean() >= 0.98
     error = table[["x_px", "y_px"]].to_numpy()[pairs[:, 0]] - at[pairs[:, 1]]
@@ -49,8 +50,8 @@ def test_finds_the_columns_of_a_simulated_image(twin, found):
 def test_finds_the_columns_at_another_magnification(predictor):
     image, truth = darkfield.doubled_perovskite((256, 256), 0.13, seed=4)
     at, _ = places(truth, 10, 256)
-    table, _ = atoms.find_atoms(image, predictor)
-    assert len(atoms.matched(table[["x_px", "y_px"]], at, 5)) >= 0.97 * len(at)
+    table, _ = finding.find_atoms(image, predictor)
+    assert len(finding.matched(table[["x_px", "y_px"]], at, 5)) >= 0.97 * len(at)
 
 
 def test_refinement_takes_bright_neighbours_away():
@@ -76,23 +77,23 @@ def test_refinement_keeps_a_guess_where_there_is_no_column():
 def test_species_of_one_and_of_two_kinds():
     rng = np.random.default_rng(0)
     dim, bright = rng.normal(0.3, 0.03, 40), rng.normal(0.8, 0.03, 50)
-    assert "".join(atoms.assign_species(np.append(dim, bright))) == "B" * 40 + "A" * 50
-    assert set(atoms.assign_species(bright)) == {"A"}
+    assert "".join(finding.assign_species(np.append(dim, bright))) == "B" * 40 + "A" * 50
+    assert set(finding.assign_species(bright)) == {"A"}
 
 
 def test_counted_grid_and_matching():
-    grid = atoms.counted_grid([[0, 0], [20, 2], [1, 30], [21, 32]], 3, 4)
+    grid = finding.counted_grid([[0, 0], [20, 2], [1, 30], [21, 32]], 3, 4)
     assert grid.shape == (4, 3, 2)
     assert grid[0, 1].tolist() == [10, 1]
     assert grid[3, 2].tolist() == [21, 32]
-    pairs = atoms.matched([[0, 0], [1, 0], [50, 50]], [[0.4, 0], [2, 0]], 1.5)
+    pairs = finding.matched([[0, 0], [1, 0], [50, 50]], [[0.4, 0], [2, 0]], 1.5)
     assert {tuple(map(int, pair)) for pair in pairs} == {(0, 0), (1, 1)}
 
 
 def test_recall_and_precision():
-    truth = atoms.counted_grid([[10, 10], [30, 10], [10, 30], [30, 30]], 3, 3)
+    truth = finding.counted_grid([[10, 10], [30, 10], [10, 30], [30, 30]], 3, 3)
     at = np.vstack([truth.reshape(-1, 2)[1:], [[15.0, 15.0], [100.0, 100.0]]])  # one missed, one spurious, one outside
-    recall, precision = atoms.recall_and_precision(pd.DataFrame(at, columns=["x_px", "y_px"]), truth, 2)
+    recall, precision = finding.recall_and_precision(pd.DataFrame(at, columns=["x_px", "y_px"]), truth, 2)
     assert recall == pytest.approx(8 / 9)
     assert precision == pytest.approx(8 / 9)
 
@@ -100,7 +101,7 @@ def test_recall_and_precision():
 def test_zigzag_of_a_known_lattice():
     j, i = np.mgrid[:6, :6]
     y = 10 * j + np.where(i % 2, 1.5, -1.5)
-    shift = atoms.zigzag(np.column_stack([10.0 * i.ravel(), y.ravel()])).reshape(6, 6)
+    shift = finding.zigzag(np.column_stack([10.0 * i.ravel(), y.ravel()])).reshape(6, 6)
     assert np.isnan(shift[:, 0]).all()
     np.testing.assert_allclose(shift[:, 1:5], np.where(i % 2, 3.0, -3.0)[:, 1:5])
 
@@ -127,13 +128,13 @@ def test_patches_are_centred_binned_and_scaled(twin, found):
 def test_pixel_size_wrong_by_two(twin, predictor):
     wrong = StemImage(twin[0].intensity, 2 * twin[0].pixel_size_A, "twice.png")
     with pytest.raises(InputError, match="pixel_size_A"):
-        atoms.find_atoms(wrong, predictor, a_spacing_A=3.85)
+        finding.find_atoms(wrong, predictor, a_spacing_A=3.85)
 
 
 def test_no_atoms(predictor):
     flat = StemImage(np.linspace(0, 1, 128, dtype=np.float32) * np.ones((128, 1), np.float32), 0.1, "ramp.png")
     with pytest.raises(InputError, match=r"atoms were found in ramp.png at pixel_size_A = 0.1"):
-        atoms.find_atoms(flat, predictor)
+        finding.find_atoms(flat, predictor)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ def test_window_in_angstrom_and_packing(twin, found, tmp_path):
 @pytest.mark.parametrize("threshold", [0.0, 1.0, float("nan")])
 def test_a_threshold_that_is_no_probability(twin, predictor, threshold):
     with pytest.raises(InputError, match="is no probability"):
-        atoms.find_atoms(twin[0], predictor, threshold=threshold)
+        finding.find_atoms(twin[0], predictor, threshold=threshold)
 
 
 def test_training_examples_are_scaled_and_have_columns():

@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import special, stats
-from unitcell.chain import (
+from unitcell.errors import InputError
+from unitcell.symmetry.chain import (
     CASE_1,
     CASE_2,
     Chain,
@@ -16,16 +17,15 @@ from unitcell.chain import (
     save_posterior,
     with_difference,
 )
-from unitcell.chain_checks import calibration_ranks, prior_sensitivity, sampler_agreement
-from unitcell.chain_posterior import (
+from unitcell.symmetry.chain_checks import calibration_ranks, prior_sensitivity, sampler_agreement
+from unitcell.symmetry.chain_posterior import (
     LaplaceUniform,
     NormalInverseGamma,
     moment_posterior,
     running_moments,
     sequential_posterior,
 )
-from unitcell.errors import InputError
-from unitcell.rope import (
+from unitcell.symmetry.rope import (
     cells_to_decide,
     decide,
     decided_at,

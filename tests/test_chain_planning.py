@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from unitcell.chain_posterior import LaplaceUniform, moment_posterior, running_moments
-from unitcell.decision_planning import error_rates, expected_observations, first_decisions, observations_map
 from unitcell.errors import InputError
-from unitcell.unknown_origin import origin_posterior, simulated_rows
+from unitcell.symmetry.chain_posterior import LaplaceUniform, moment_posterior, running_moments
+from unitcell.symmetry.decision_planning import error_rates, expected_observations, first_decisions, observations_map
+from unitcell.symmetry.unknown_origin import origin_posterior, simulated_rows
 
 ROPE = [-0.1, 0.1]
 KNOWN = LaplaceUniform(0.0, 0.2, 1.0)

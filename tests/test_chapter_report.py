@@ -4,11 +4,11 @@ import nbformat
 import pytest
 from browser import REMEDY, Browser, chromium
 from unitcell.artefacts import load_table
-from unitcell.chapter_report import bound, report_of_image
+from unitcell.book.workflow import load_profile
+from unitcell.commands.chapter_report import bound, report_of_image
 from unitcell.errors import InputError
-from unitcell.inference import simulated_control
-from unitcell.tilt_network import load_network
-from unitcell.workflow import load_profile
+from unitcell.networks.tilt_network import load_network
+from unitcell.tilts.inference import simulated_control
 
 CHAPTERS = ("05_infer_tilts", "06_find_atoms", "07_rvae", "08_gmm_cvae")
 

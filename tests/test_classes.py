@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from unitcell import baselines, known, local_descriptors
-from unitcell.autoencoder import train
-from unitcell.cvae import ConditionalVAE, checked_labels
+from unitcell.environments import baselines, known, local_descriptors
+from unitcell.environments.autoencoder import train
+from unitcell.environments.cvae import ConditionalVAE, checked_labels
+from unitcell.environments.latent_figures import density
 from unitcell.errors import InputError
-from unitcell.latent_figures import density
 from unitcell.peers import import_atomai
 
 

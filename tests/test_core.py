@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 import torch
 import xarray as xr
-from unitcell import artefacts, chapter
-from unitcell.chapter import Chapter
+from unitcell import artefacts
+from unitcell.book import chapter
+from unitcell.book.chapter import Chapter
+from unitcell.book.ledger import Ledger
 from unitcell.errors import CheckFailed, InputError
-from unitcell.ledger import Ledger
 
 
 class Trouble(Exception):

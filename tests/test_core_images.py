@@ -11,7 +11,7 @@ from image_files import KINDS, PIXEL_A, SHAPE, signal, write, write_velox, write
 from PIL import Image
 from rsciio import hspy
 from unitcell.errors import InputError
-from unitcell.images import read_image
+from unitcell.micrographs.images import read_image
 
 
 @pytest.fixture

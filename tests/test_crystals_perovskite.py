@@ -5,8 +5,8 @@ import pytest
 from ase.neighborlist import neighbor_list
 from calcium_titanate import A_O, B_O, C_O, SITES, calcium_titanate
 from unitcell.crystals import beam_periods, tilt_signs, tilted_perovskite
+from unitcell.crystals.tilt_coordinates import canonical, doubled, halved, to_projection, to_pseudocubic
 from unitcell.errors import InputError
-from unitcell.tilts import canonical, doubled, halved, to_projection, to_pseudocubic
 
 A = 3.905
 

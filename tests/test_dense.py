@@ -7,8 +7,17 @@ from scipy import ndimage
 from synthetic_abf import A_A, synthetic_abf
 from torch import nn
 from unitcell.artefacts import load_dataset, save_dataset
+from unitcell.crystals.tilt_coordinates import softened, to_projection
 from unitcell.data import fetch
-from unitcell.dense import (
+from unitcell.errors import InputError
+from unitcell.micrographs.images import StemImage
+from unitcell.networks.paper_network import PaperNetwork
+from unitcell.networks.training_library import SimulatedCells
+from unitcell.networks.training_loop import train
+from unitcell.networks.training_windows import Conditions
+from unitcell.project import project_root
+from unitcell.registration.lattice import extract_windows, register
+from unitcell.tilts.dense import (
     TILTS,
     WINDOW_SHAPE,
     cell_average,
@@ -19,16 +28,7 @@ from unitcell.dense import (
     load_dense_network,
     sizes,
 )
-from unitcell.dense_training import DenseRecipe, dense_training, drawn, split_cells, targets, unseen_errors
-from unitcell.errors import InputError
-from unitcell.images import StemImage
-from unitcell.lattice import extract_windows, register
-from unitcell.paper_network import PaperNetwork
-from unitcell.project import project_root
-from unitcell.tilts import softened, to_projection
-from unitcell.training_library import SimulatedCells
-from unitcell.training_loop import train
-from unitcell.training_windows import Conditions
+from unitcell.tilts.dense_training import DenseRecipe, dense_training, drawn, split_cells, targets, unseen_errors
 
 WEIGHTS = project_root() / "support/unitcell/weights/dense_network.safetensors"
 NETWORKS = {
@@ -246,4 +246,4 @@ def test_card_tells_the_recipe_and_the_errors_on_unseen_structures(committed):
     for name in TILTS:
         share = {"v_abs": 0.45, "u_abs": 0.78, "gamma_abs": 0.85}[name]
         assert card["test"][f"rms_{name}_deg"] < share * card["test"][f"spread_{name}_deg"]
-    assert card["command"].startswith("python -m unitcell.dense_training")
+    assert card["command"].startswith("python -m unitcell.tilts.dense_training")

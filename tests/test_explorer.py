@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import xarray as xr
 from PIL import Image
-from unitcell.abf_comparisons import departures, depth_statistics, differences, member_again, member_at
+from unitcell.abf.abf_comparisons import departures, depth_statistics, differences, member_again, member_at
+from unitcell.abf.simulation import simulate_stack, tilt_grid
+from unitcell.book.drawing import octahedra_block
+from unitcell.book.explorer import explorer_html, sprite_sheet
 from unitcell.crystals import tilted_perovskite
-from unitcell.drawing import octahedra_block
 from unitcell.errors import InputError
-from unitcell.explorer import explorer_html, sprite_sheet
 from unitcell.scattering import Microscope
-from unitcell.simulation import simulate_stack, tilt_grid
 
 
 @pytest.fixture(scope="module")

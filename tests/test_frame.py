@@ -13,9 +13,9 @@ import papermill
 import pytest
 import yaml
 from packaging.requirements import Requirement
-from unitcell import workflow
+from unitcell.book import workflow
+from unitcell.book.parameters import declared_parameters, require_numbers
 from unitcell.errors import InputError
-from unitcell.parameters import declared_parameters, require_numbers
 from unitcell.project import project_root
 
 ROOT = project_root()

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from synthetic_abf import synthetic_abf
 from unitcell.errors import InputError
-from unitcell.frames import mean_frame
-from unitcell.images import read_image
+from unitcell.micrographs.frames import mean_frame
+from unitcell.micrographs.images import read_image
 
 
 def drifting(count, step, noise, size=200, pixel_A=0.12, seed=3):

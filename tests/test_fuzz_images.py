@@ -18,8 +18,8 @@ from PIL import Image
 from rsciio import hspy
 from synthetic_abf import A_A, synthetic_abf
 from unitcell.errors import InputError
-from unitcell.images import read_image
-from unitcell.lattice import register
+from unitcell.micrographs.images import read_image
+from unitcell.registration.lattice import register
 
 EVERY = (*KINDS, "npy", "png")
 CUTS = (0.0, 1e-3, 0.03, 0.1, 0.3, 0.6, 0.9, 0.999)  # of a file's length that remains

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from unitcell import atom_scores, darkfield, subimages
-from unitcell.atoms import find_atoms
+from unitcell.atoms import atom_scores, subimages
+from unitcell.atoms.finding import find_atoms
+from unitcell.atoms.segmenter import load_segmenter
 from unitcell.errors import InputError
-from unitcell.haadf import PHASES, SOURCE_A, block, blurred, column_profiles, unit_cells
-from unitcell.haadf_twins import open_twin
-from unitcell.segmenter import load_segmenter
+from unitcell.twins import darkfield
+from unitcell.twins.haadf import PHASES, SOURCE_A, block, blurred, column_profiles, unit_cells
+from unitcell.twins.haadf_twins import open_twin
 
 SMALL = {"shape": (360, 360), "seed": 2}
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from unitcell.errors import InputError
-from unitcell.image_formation import Recorded, Recording, record_image
+from unitcell.micrographs.image_formation import Recorded, Recording, record_image
 
 SPACING = (0.19, 0.2)  # of the cell's 28 × 40 pixels, along x and y [Å]
 PERIOD = (28 * 0.19, 40 * 0.2)

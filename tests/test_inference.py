@@ -7,8 +7,9 @@ import pytest
 from synthetic_abf import A_A, synthetic_abf
 from unitcell.artefacts import load_dataset, load_table, save_dataset, save_table
 from unitcell.errors import InputError
-from unitcell.images import StemImage
-from unitcell.inference import (
+from unitcell.micrographs.images import StemImage
+from unitcell.registration.lattice import extract_windows, register
+from unitcell.tilts.inference import (
     COLUMNS,
     TILTS,
     disagreements,
@@ -18,7 +19,6 @@ from unitcell.inference import (
     tilt_maps,
     untilted_window,
 )
-from unitcell.lattice import extract_windows, register
 
 CARD = {
     "lattice_A": A_A, "energy_eV": 200e3, "semiangle_mrad": 30.0, "inner_mrad": 15.0, "outer_mrad": 30.0,

@@ -3,14 +3,20 @@
 import numpy as np
 import pytest
 import torch
+from unitcell.abf.simulation import CELL_SHAPE, simulate_stack, tilt_grid
 from unitcell.crystals import tilted_perovskite, tilted_positions
+from unitcell.crystals.tilt_coordinates import to_projection, to_pseudocubic
 from unitcell.errors import InputError
-from unitcell.information import bounds_table, cramer_rao, fisher_information, image_and_slopes, window_electrons
 from unitcell.scattering import Microscope, annular_images
-from unitcell.simulation import CELL_SHAPE, simulate_stack, tilt_grid
-from unitcell.surrogate import Surrogate
-from unitcell.tilts import to_projection, to_pseudocubic
-from unitcell.window_posterior import expected_image, sample_window, window_model
+from unitcell.surrogates.information import (
+    bounds_table,
+    cramer_rao,
+    fisher_information,
+    image_and_slopes,
+    window_electrons,
+)
+from unitcell.surrogates.surrogate import Surrogate
+from unitcell.surrogates.window_posterior import expected_image, sample_window, window_model
 
 QUICK = {"k_points": (2, 1), "cutoff_mrad": 40.0}
 STATE, DEPTHS = (3.0, 4.0, 5.0), [60.0, 100.0]

@@ -7,8 +7,8 @@ from scipy.spatial import cKDTree
 from synthetic_abf import A_A, COLUMNS, synthetic_abf
 from unitcell.data import DataUnavailable, open_image
 from unitcell.errors import InputError
-from unitcell.images import StemImage
-from unitcell.lattice import extract_windows, register
+from unitcell.micrographs.images import StemImage
+from unitcell.registration.lattice import extract_windows, register
 
 
 def real(name):

@@ -8,8 +8,8 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from synthetic_abf import A_A, COLUMNS, Interface, synthetic_abf
 from unitcell.data import DataUnavailable, open_image
-from unitcell.images import StemImage
-from unitcell.lattice import extract_windows, iter_windows, register
+from unitcell.micrographs.images import StemImage
+from unitcell.registration.lattice import extract_windows, iter_windows, register
 
 
 def perovskite(a, b, o):

@@ -3,13 +3,13 @@
 import arviz as az
 import numpy as np
 import pytest
-from unitcell.chain_posterior import LaplaceUniform, moment_posterior
-from unitcell.column_grid import ColumnGrid, ordered_columns, simulated_grid
 from unitcell.data import DataUnavailable, fetch
 from unitcell.errors import InputError
-from unitcell.lattice_model import kinds, row_moments, rows_posterior
-from unitcell.lattice_planning import noise_trial
-from unitcell.lattice_symmetry import (
+from unitcell.symmetry.chain_posterior import LaplaceUniform, moment_posterior
+from unitcell.symmetry.column_grid import ColumnGrid, ordered_columns, simulated_grid
+from unitcell.symmetry.lattice_model import kinds, row_moments, rows_posterior
+from unitcell.symmetry.lattice_planning import noise_trial
+from unitcell.symmetry.lattice_symmetry import (
     alternations,
     field_of_view,
     lattice_prior,
@@ -18,7 +18,7 @@ from unitcell.lattice_symmetry import (
     window_agreement,
     window_moments,
 )
-from unitcell.real_lattices import open_control, open_specimen
+from unitcell.symmetry.real_lattices import open_control, open_specimen
 
 ROPE = [-0.1, 0.1]
 
@@ -161,8 +161,8 @@ def test_without_the_real_images_simulated_ones_say_so(monkeypatch):
     def unavailable(*_):
         raise DataUnavailable("no network")
 
-    monkeypatch.setattr("unitcell.real_lattices.open_image", unavailable)
-    monkeypatch.setattr("unitcell.darkfield.fetch", unavailable)
+    monkeypatch.setattr("unitcell.symmetry.real_lattices.open_image", unavailable)
+    monkeypatch.setattr("unitcell.twins.darkfield.fetch", unavailable)
     path, specimen = open_specimen()
     assert path is None
     for lattices, verdict in ((specimen, "doubled"), (open_control(), "simple")):

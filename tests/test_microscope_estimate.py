@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from unitcell.errors import InputError
-from unitcell.microscope_estimate import (
+from unitcell.networks.microscope_estimate import (
     SEARCHED,
     _Comparison,
     estimate_microscope,
@@ -12,8 +12,8 @@ from unitcell.microscope_estimate import (
     refined,
     save_microscope,
 )
+from unitcell.networks.your_microscope import load_microscope_file
 from unitcell.scattering import Microscope
-from unitcell.your_microscope import load_microscope_file
 
 CRYSTAL = ("Sr", "Ti", 3.905)
 TRUE = {

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import adjusted_rand_score
-from unitcell import mixture
-from unitcell.darkfield import rotated_twin
+from unitcell.environments import mixture
 from unitcell.errors import InputError
+from unitcell.twins.darkfield import rotated_twin
 
 
 @pytest.fixture(scope="module")

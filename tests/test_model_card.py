@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from unitcell.artefacts import load_dataset, load_table
 from unitcell.data import fetch
-from unitcell.leaning import DEPTH_A, leaning_image, specimens
-from unitcell.model_card import card_table, model_card
-from unitcell.tilt_network import load_network
-from unitcell.truth_windows import true_images
+from unitcell.networks.leaning import DEPTH_A, leaning_image, specimens
+from unitcell.networks.model_card import card_table, model_card
+from unitcell.networks.tilt_network import load_network
+from unitcell.networks.truth_windows import true_images
 
 
 @pytest.mark.parametrize(

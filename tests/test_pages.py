@@ -9,9 +9,9 @@ import pytest
 from browser import REMEDY, Browser, chromium
 from bs4 import BeautifulSoup
 from unitcell.artefacts import load_dataset
-from unitcell.explorer import ZOOM
+from unitcell.book.explorer import ZOOM
+from unitcell.book.workflow import CHAPTERS
 from unitcell.project import project_root
-from unitcell.workflow import CHAPTERS
 
 HTML = project_root() / "build" / "smoke" / "pages" / "_build" / "html"
 PAGES = sorted(path.name for path in HTML.glob("*.html")) or ["index.html"]  # none built: the tests say so

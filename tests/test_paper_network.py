@@ -7,10 +7,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+from unitcell.abf.simulation import simulate_stack
 from unitcell.artefacts import save_dataset
 from unitcell.errors import InputError
-from unitcell.paper_network import PaperNetwork, activation_map, edge_share, layer_table
-from unitcell.paper_training import (
+from unitcell.networks.paper_network import PaperNetwork, activation_map, edge_share, layer_table
+from unitcell.networks.paper_training import (
     PaperRecipe,
     angles_of,
     load_paper_network,
@@ -20,10 +21,9 @@ from unitcell.paper_training import (
     split_grid,
     train_paper_network,
 )
+from unitcell.networks.training_loop import train
 from unitcell.scattering import Microscope
-from unitcell.simulation import simulate_stack
-from unitcell.surrogate import Surrogate
-from unitcell.training_loop import train
+from unitcell.surrogates.surrogate import Surrogate
 
 SMALL = PaperRecipe(4, 16, (20, 28), images=256, epochs=4, validated=100, thickness_A=120.0)
 
@@ -141,7 +141,7 @@ def test_two_processes_train_one_network(process, tmp_path):
     script = tmp_path / "both.py"
     script.write_text(
         "import os, torch\n"
-        "from unitcell import paper_training as p\n"
+        "from unitcell.networks import paper_training as p\n"
         "torch.set_num_threads(1)\n"
         "recipe = p.PaperRecipe(4, 16, (20, 28), images=256, epochs=2, validated=50, thickness_A=120.0)\n"
         "history = p.train_paper_network('p.safetensors', 'surrogate.nc', recipe)\n"

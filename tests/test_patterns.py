@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from unitcell.crystals.octahedra import lattice_block, tilt_signs
+from unitcell.crystals.tilt_coordinates import canonical, to_projection, to_pseudocubic
 from unitcell.errors import InputError
-from unitcell.pattern_evidence import CLASSES, class_prior, magnitude_priors
-from unitcell.pattern_verdict import alternatives, median_interval, regions, save_regions, verdict
-from unitcell.patterns import column_patterns, folded_truth, reduced_pattern
-from unitcell.tilts import canonical, to_projection, to_pseudocubic
+from unitcell.tilts.pattern_evidence import CLASSES, class_prior, magnitude_priors
+from unitcell.tilts.pattern_verdict import alternatives, median_interval, regions, save_regions, verdict
+from unitcell.tilts.patterns import column_patterns, folded_truth, reduced_pattern
 
 SIGMA = {"v": 0.6, "u": 1.2, "gamma": 1.2, "alternation": 1.2}  # degrees, of one column
 PATTERNS = (

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+from unitcell.abf.simulation import simulate_stack
 from unitcell.artefacts import load_dataset
 from unitcell.crystals import tilted_perovskite
 from unitcell.data import fetch
+from unitcell.networks.training_library import Specimens
 from unitcell.scattering import Microscope, annular_images, frozen_phonon_images, supercell_points
 from unitcell.scattering.beams import fibonacci_points
-from unitcell.simulation import simulate_stack
-from unitcell.training_library import Specimens
 
 MEMBER = 33  # any of the 125
 

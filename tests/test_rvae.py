@@ -5,12 +5,20 @@ import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
-from unitcell.autoencoder import ElboTraining, checked_patches, kl_normal, train
-from unitcell.cvae import ConditionalVAE, load_cvae, save_cvae
-from unitcell.darkfield import rotated_twin
+from unitcell.environments.autoencoder import ElboTraining, checked_patches, kl_normal, train
+from unitcell.environments.cvae import ConditionalVAE, load_cvae, save_cvae
+from unitcell.environments.rvae import (
+    RotationalVAE,
+    circular,
+    circular_sd,
+    latent_table,
+    load_rvae,
+    pixel_grid,
+    save_rvae,
+)
 from unitcell.errors import InputError
 from unitcell.peers import import_atomai
-from unitcell.rvae import RotationalVAE, circular, circular_sd, latent_table, load_rvae, pixel_grid, save_rvae
+from unitcell.twins.darkfield import rotated_twin
 
 
 @pytest.fixture(scope="module")

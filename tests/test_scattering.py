@@ -7,7 +7,7 @@ import torch
 from ase import Atoms
 from plain_bloch import plain_images
 from scipy.ndimage import gaussian_filter
-from unitcell.crosscheck import abtem_image
+from unitcell.abf.crosscheck import abtem_image
 from unitcell.crystals import tilted_perovskite, tilted_positions
 from unitcell.scattering import Microscope, annular_images, bloch
 from unitcell.scattering.bloch import BlochMatrices, evolved

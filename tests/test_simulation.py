@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import xarray as xr
 from typer.testing import CliRunner
-from unitcell import campaign, cli, simulation
+from unitcell import campaign, cli
+from unitcell.abf import simulation
+from unitcell.abf.simulation import CELL_SHAPE, simulate_stack, tilt_grid
 from unitcell.artefacts import load_dataset
 from unitcell.campaign import run_structures
 from unitcell.commands import training
 from unitcell.crystals import tilted_perovskite
 from unitcell.errors import InputError
 from unitcell.scattering import Microscope, annular_images
-from unitcell.simulation import CELL_SHAPE, simulate_stack, tilt_grid
 
 FEW = np.array([[5.0, 5.0, 0.0], [5.0, -5.0, 10.0], [-5.0, 5.0, -10.0]])
 QUICK = {"k_points": (2, 1), "cutoff_mrad": 40, "progress": False}

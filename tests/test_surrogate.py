@@ -7,10 +7,11 @@ import pytest
 import torch
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, Matern
+from unitcell.abf.simulation import simulate_stack
+from unitcell.crystals.tilt_coordinates import to_projection
 from unitcell.errors import InputError
 from unitcell.scattering import Microscope
-from unitcell.simulation import simulate_stack
-from unitcell.surrogate import (
+from unitcell.surrogates.surrogate import (
     NUGGET,
     Surrogate,
     fit_lengths,
@@ -19,7 +20,6 @@ from unitcell.surrogate import (
     paper_grid,
     principal_components,
 )
-from unitcell.tilts import to_projection
 
 PEERS = {
     "matern12": lambda length: Matern(length, nu=0.5),

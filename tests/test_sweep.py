@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from unitcell import conclusions, sweep
+from unitcell.book.workflow import Profile, load_profile
 from unitcell.data import fetch
+from unitcell.environments import conclusions, sweep
+from unitcell.environments.sweep_results import agreement, gather, load_groups, stability
 from unitcell.errors import InputError
-from unitcell.sweep_results import agreement, gather, load_groups, stability
-from unitcell.workflow import Profile, load_profile
 
 
 @pytest.fixture(scope="module")

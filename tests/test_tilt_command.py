@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 from unitcell import cli
-from unitcell.analysis import analyse
 from unitcell.artefacts import load_dataset, load_table
-from unitcell.images import StemImage
-from unitcell.inference import COLUMNS, infer_tilts, simulated_control
-from unitcell.tilt_network import load_network
+from unitcell.micrographs.images import StemImage
+from unitcell.networks.tilt_network import load_network
+from unitcell.tilts.analysis import analyse
+from unitcell.tilts.inference import COLUMNS, infer_tilts, simulated_control
 
 PIXEL_A = 0.12
 

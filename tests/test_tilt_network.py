@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from unitcell.abf.simulation import simulate_stack, unseen_structures
 from unitcell.artefacts import save_weights
+from unitcell.crystals.tilt_coordinates import doubled, halved, softened
 from unitcell.errors import InputError
-from unitcell.scattering import Microscope
-from unitcell.simulation import simulate_stack, unseen_structures
-from unitcell.surrogate import Surrogate
-from unitcell.tilt_network import TiltEnsemble, TiltNetwork, errors, estimates, load_network
-from unitcell.tilt_training import (
+from unitcell.networks.tilt_network import TiltEnsemble, TiltNetwork, errors, estimates, load_network
+from unitcell.networks.tilt_training import (
     beta_nll,
     calibrate,
     judged,
@@ -21,9 +20,10 @@ from unitcell.tilt_training import (
     train_member,
     unseen_windows,
 )
-from unitcell.tilts import doubled, halved, softened
-from unitcell.training_loop import Training
-from unitcell.training_windows import WINDOW_SHAPE, Conditions, draw_windows, record, refine, sample_periodic
+from unitcell.networks.training_loop import Training
+from unitcell.networks.training_windows import WINDOW_SHAPE, Conditions, draw_windows, record, refine, sample_periodic
+from unitcell.scattering import Microscope
+from unitcell.surrogates.surrogate import Surrogate
 
 STILL = {
     "ellipticity": 1.0, "tail": 0.0, "mistilt_shift_A": 0.0, "magnification": 0.0, "shear": 0.0,

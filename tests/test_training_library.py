@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from unitcell.abf.simulation import CELL_SHAPE
 from unitcell.crystals import tilted_perovskite
+from unitcell.crystals.tilt_coordinates import to_pseudocubic
 from unitcell.errors import InputError
-from unitcell.scattering import Microscope, annular_images
-from unitcell.simulation import CELL_SHAPE
-from unitcell.tilts import to_pseudocubic
-from unitcell.training_library import (
+from unitcell.networks.training_library import (
     STEP,
     Specimens,
     registered,
@@ -17,6 +16,7 @@ from unitcell.training_library import (
     specimen_images,
     turned,
 )
+from unitcell.scattering import Microscope, annular_images
 
 PERFECT = Microscope()
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from unitcell.artefacts import load_dataset
 from unitcell.data import fetch
-from unitcell.tilt_network import load_network
-from unitcell.truth_windows import REPEATS, SHARP, TrueImages, score_truth, true_images
+from unitcell.networks.tilt_network import load_network
+from unitcell.networks.truth_windows import REPEATS, SHARP, TrueImages, score_truth, true_images
 
 
 @pytest.fixture(scope="module")

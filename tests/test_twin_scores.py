@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from unitcell.map_figures import glazer_text, profile_table
-from unitcell.tilt_network import load_network
-from unitcell.twin_scores import read_twin, row_sizes, score
-from unitcell.twins import open_twin
+from unitcell.networks.tilt_network import load_network
+from unitcell.tilts.map_figures import glazer_text, profile_table
+from unitcell.twins.abf_twins import open_twin
+from unitcell.twins.twin_scores import read_twin, row_sizes, score
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,20 @@ from unitcell.artefacts import load_dataset
 from unitcell.crystals import Layer, layered_perovskite, measure_tilts, require_sound, tilted_perovskite
 from unitcell.crystals.octahedra import lattice_block, tilt_signs
 from unitcell.errors import InputError
-from unitcell.lattice import register
+from unitcell.registration.lattice import register
 from unitcell.scattering import Microscope, annular_images
 from unitcell.scattering.slices import cut_slices
-from unitcell.twin_crystals import (
+from unitcell.twins.abf_twins import (
+    FOLDER,
+    LEAN_MRAD,
+    SLICE_A,
+    dataset,
+    open_twin,
+    twin_dataset,
+    twin_errors,
+    twin_image,
+)
+from unitcell.twins.twin_crystals import (
     IN_PLANE_A,
     RECIPES,
     THICKNESS_A,
@@ -23,7 +33,6 @@ from unitcell.twin_crystals import (
     twin_crystal,
     twin_layers,
 )
-from unitcell.twins import FOLDER, LEAN_MRAD, SLICE_A, dataset, open_twin, twin_dataset, twin_errors, twin_image
 
 B_SITES = ("Ti", "Al", "Ta", "Mn")
 STILL = {"dose": None, "rotation_deg": 0.0, "drift_A": (0.0, 0.0), "shear": 0.0, "jitter_A": 0.0}

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from unitcell import cli, your_microscope
+from unitcell import cli
 from unitcell.errors import InputError
+from unitcell.networks import your_microscope
+from unitcell.networks.tilt_network import load_network
+from unitcell.networks.training_library import Specimens
+from unitcell.networks.your_microscope import Recipe, load_microscope_file, train_for
 from unitcell.scattering import Microscope
-from unitcell.tilt_network import load_network
-from unitcell.training_library import Specimens
-from unitcell.your_microscope import Recipe, load_microscope_file, train_for
 
 SMALL = Recipe(structures=16, members=1, windows=512, batch=32)
 FEW = Specimens(depths=3, materials=(("La", "Mn", 3.93),))

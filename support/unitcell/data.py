@@ -9,7 +9,7 @@ import yaml
 
 from unitcell.artefacts import sha256
 from unitcell.errors import InputError
-from unitcell.images import read_image
+from unitcell.micrographs.images import read_image
 from unitcell.project import project_root
 
 MIRROR = "UNITCELL_DATA_MIRROR"

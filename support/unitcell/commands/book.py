@@ -13,10 +13,10 @@ from typing import Annotated
 
 import typer
 
+from unitcell.book.workflow import BUILD_PID, CHAPTERS, JOBS_AT_A_TIME, load_profile, threads_per_job
 from unitcell.data import DataUnavailable, fetch, load_manifest
 from unitcell.errors import InputError
 from unitcell.project import project_root
-from unitcell.workflow import BUILD_PID, CHAPTERS, JOBS_AT_A_TIME, load_profile, threads_per_job
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -53,7 +53,7 @@ def chapter(
     out: Annotated[Path | None, typer.Option(file_okay=False, help="Folder for the results.")] = None,
 ):
     """Run chapter NAME (for instance 05_infer_tilts) and keep the executed notebook with its results."""
-    from unitcell.runner import ChapterFailed, end_with_build, run_chapter
+    from unitcell.book.runner import ChapterFailed, end_with_build, run_chapter
 
     end_with_build()
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # its kernel sees it go, and goes too
@@ -136,7 +136,7 @@ def alone(folder):
 
 def pages(profile: ProfileName = "book", strict: Strict = False):
     """Make the HTML from the executed chapters of a profile."""
-    from unitcell.pages import make_pages
+    from unitcell.book.pages import make_pages
 
     sys.exit(make_pages(load_profile(profile), strict))
 

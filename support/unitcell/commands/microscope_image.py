@@ -37,11 +37,11 @@ def tilts(
     network: Weights = None,
 ):
     """Read octahedral tilts off one ABF image: tilts.csv, regions.csv, tilt_maps.nc and report.html."""
-    from unitcell.analysis import all_maps, analyse, same_microscope
-    from unitcell.dense import load_dense_network
-    from unitcell.images import read_image
-    from unitcell.tilt_network import load_network
-    from unitcell.tilt_report import save_report, terminal_lines
+    from unitcell.micrographs.images import read_image
+    from unitcell.networks.tilt_network import load_network
+    from unitcell.tilts.analysis import all_maps, analyse, same_microscope
+    from unitcell.tilts.dense import load_dense_network
+    from unitcell.tilts.tilt_report import save_report, terminal_lines
 
     micrograph = read_image(image, pixel_size_A, frame=_frame(frame), invert=invert)
     model = load_network(network)
@@ -69,8 +69,8 @@ def report(
     seed: Seed = 0,
 ):
     """Run chapters 05 to 08 on one image and put them into one HTML page that needs nothing else."""
-    from unitcell.chapter_report import ChapterFailed, report_of_image
-    from unitcell.images import read_image
+    from unitcell.commands.chapter_report import ChapterFailed, report_of_image
+    from unitcell.micrographs.images import read_image
 
     chosen = _frame(frame)
     micrograph = read_image(image, pixel_size_A, frame=chosen, invert=invert)
@@ -92,8 +92,8 @@ def microscope(
     energy_eV: Annotated[float, typer.Option("--energy-eV", help="Of the electrons [eV].")] = 2e5,
 ):
     """Estimate apertures from an image of a known, untilted crystal, for `unitcell train --microscope`; minutes."""
-    from unitcell.images import read_image
-    from unitcell.microscope_estimate import estimate_microscope, known_crystal, mean_window, save_microscope
+    from unitcell.micrographs.images import read_image
+    from unitcell.networks.microscope_estimate import estimate_microscope, known_crystal, mean_window, save_microscope
 
     material = known_crystal(crystal)
     micrograph = read_image(image, pixel_size_A, frame=_frame(frame))

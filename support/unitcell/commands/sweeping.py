@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from unitcell.book.workflow import JOBS_AT_A_TIME, load_profile
 from unitcell.commands.book import ProfileName, alone, run_graph
+from unitcell.environments.sweep import SEEDS, chosen_settings, sweep_folder
 from unitcell.project import project_root
-from unitcell.sweep import SEEDS, chosen_settings, sweep_folder
-from unitcell.workflow import JOBS_AT_A_TIME, load_profile
 
 
 def add_to(app):
@@ -25,7 +25,7 @@ def sweep(
     profile: ProfileName = "book",
 ):
     """Rerun chapters 06 to 08 over many settings, those that changed, and gather what is finished into one file."""
-    from unitcell.sweep_results import gather
+    from unitcell.environments.sweep_results import gather
 
     chosen = chosen_settings(settings or ())
     os.chdir(project_root())

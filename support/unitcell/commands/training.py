@@ -28,9 +28,9 @@ def simulate(
     seed: Seed = 0,
 ):
     """Simulate the book's library of SrTiO3 (every tilt × 2 to 42 nm) into the netCDF file OUT; resumes."""
+    from unitcell.abf.simulation import simulate_stack, tilt_grid
     from unitcell.artefacts import save_dataset
     from unitcell.scattering import Microscope
-    from unitcell.simulation import simulate_stack, tilt_grid
 
     stack = simulate_stack(
         tilt_grid(step), range(20, 421, 20), Microscope(), configurations=configurations, seed=seed,
@@ -58,8 +58,8 @@ def train(
     scheduler: Scheduler = None,
 ):
     """Simulate, train and calibrate the tilt network of a microscope into OUT (.safetensors); resumes."""
+    from unitcell.networks.your_microscope import FINE_TUNED, Recipe, load_microscope_file, train_for
     from unitcell.scattering import Microscope
-    from unitcell.your_microscope import FINE_TUNED, Recipe, load_microscope_file, train_for
 
     scope, specimens = load_microscope_file(microscope) if microscope else (Microscope(), None)
     given = {"structures": structures, "windows": windows, "members": members, "bfloat16": bfloat16, "seed": seed}
@@ -86,7 +86,7 @@ def paper_network(
     device: Annotated[str, typer.Option(help="Torch device; cuda is shared out under torchrun.")] = "cpu",
 ):
     """Train the network of Laanait 2019 by its recipe into OUT (.safetensors); resumes; runs under torchrun."""
-    from unitcell.paper_training import PaperRecipe, train_paper_network
+    from unitcell.networks.paper_training import PaperRecipe, train_paper_network
 
     recipe = PaperRecipe(filters, hidden, images=images, epochs=epochs, bfloat16=bfloat16, seed=seed)
     history = train_paper_network(out, surrogate or default_artefact("03_gp_surrogate", "surrogate.nc"), recipe, device)

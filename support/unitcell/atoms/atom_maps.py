@@ -1,0 +1,73 @@
+"""Maps of a value per atom over the image that the atoms come from."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image
+
+from unitcell.artefacts import load_dataset, written
+from unitcell.book.figures import OKABE_ITO, draw_image
+from unitcell.errors import InputError
+
+COORDINATES = ("x_px", "y_px", "species")
+
+
+def load_patches(path):
+    """Read a `patches.nc` of chapter 06 as a Dataset, or raise InputError naming what it lacks."""
+    data = load_dataset(path, ("patch", "image", *COORDINATES))
+    for name in ("patch_pixel_size_A", "image_pixel_size_A"):
+        if name not in data.attrs:
+            raise InputError(f"{path} lacks the attribute '{name}': write it with chapter 06.")
+    return data
+
+
+def draw_atoms(axes, data, values, *, cmap="viridis", size=26, title="", **limits):
+    """Draw the image of a patches Dataset with one coloured dot per atom; returns the dots for a colour bar.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    data : xarray.Dataset
+        From `load_patches`.
+    values : array_like, shape (atom,)
+    """
+    # drawn at half its brightness, so that pale colours stand out
+    draw_image(axes, data.image.values, data.attrs["image_pixel_size_A"], title=title, vmin=0, vmax=510)
+    return axes.scatter(data.x_px, data.y_px, c=np.asarray(values), cmap=cmap, s=size, linewidths=0, **limits)
+
+
+def draw_classes(axes, data, labels, *, size=26, title="", names=None):
+    """Draw the image with one dot per atom in its class's colour, and a legend."""
+    draw_image(axes, data.image.values, data.attrs["image_pixel_size_A"], title=title)
+    for k in np.unique(labels):
+        chosen = labels == k
+        name = names[k] if names else f"class {k}"
+        axes.scatter(
+            data.x_px[chosen], data.y_px[chosen], color=OKABE_ITO[(k - 1) % 8], s=size, linewidths=0.4,
+            edgecolors="black", label=f"{name} ({chosen.sum()})",
+        )  # fmt: skip
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, -0.09), ncols=4, frameon=False, handletextpad=0.2)
+
+
+def save_class_map(data, labels, path, width_px=1200):
+    """Write the middle half of the map of `draw_classes` as a small PNG (the picture in the project's README)."""
+    rows, columns = data.sizes["row"] // 4, data.sizes["column"] // 4
+    middle = (abs(data.x_px - 2 * columns) < columns) & (abs(data.y_px - 2 * rows) < rows)
+    half = data.isel(row=slice(rows, 3 * rows), column=slice(columns, 3 * columns), atom=np.flatnonzero(middle))
+    half = half.assign_coords(x_px=half.x_px - columns, y_px=half.y_px - rows)
+    figure, axes = plt.subplots(figsize=(width_px / 150, width_px / 150 * 1.06))
+    draw_classes(axes, half, labels[middle.values], size=150)
+    with written(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
+    plt.close(figure)
+    with Image.open(path) as picture:  # 64 colours are enough, and a quarter of the bytes
+        small = picture.convert("RGB").quantize(64, dither=Image.Dither.NONE)
+    with written(path) as temporary:
+        small.save(temporary, format="png", optimize=True)
+
+
+def mark_species(axes, atoms, marker="+", size=9):
+    """Mark the A and B columns of an atoms table (`x_px`, `y_px`, `species`) on an image, with a legend."""
+    for species, colour in (("A", OKABE_ITO[1]), ("B", OKABE_ITO[4])):
+        of = atoms[atoms.species == species]
+        axes.plot(of.x_px, of.y_px, marker, color=colour, ms=size, mew=1.6, label=species)
+    axes.legend(loc="upper right")

@@ -1,0 +1,102 @@
+"""The claims of Kalinin et al. 2020 about their two crystals, as numbers measured on one setting of the sweep."""
+
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
+from scipy.signal import find_peaks
+from sklearn.metrics import roc_auc_score
+
+from unitcell.environments.known import UNKNOWN
+from unitcell.environments.rvae import circular, circular_sd
+
+LATENTS = ("angle_rad", "dx", "dy", "z1", "z2")
+
+
+def mean_angle(angle_rad):
+    """Circular mean [rad]."""
+    return float(np.angle(np.exp(1j * np.asarray(angle_rad)).mean()))
+
+
+def checkerboard(data, most=None):
+    """How far apart the angles of A and B are in LSMO, and how wide those of A, B and NiO: dict [degrees].
+
+    Within `most` [degrees] of its mean an angle counts as uniform.
+    """
+    angle, environment = data.angle_rad.values, data.true_environment.values
+    of = [angle[environment == n] for n in range(3)]
+    apart = abs(circular(mean_angle(of[0]) - mean_angle(of[1])))
+    widths = dict(zip(("A_deg", "B_deg", "NiO_deg"), (np.degrees(circular_sd(part)) for part in of), strict=True))
+    return {"apart_deg": float(np.degrees(apart))} | widths
+
+
+def separation(data, name, group):
+    """How well a latent alone tells a group from the rest: area under the curve, 0.5 (not at all) to 1."""
+    environment = data.true_environment.values
+    known = environment != UNKNOWN
+    area = roc_auc_score(np.isin(environment[known], group), data[name].values[known])
+    return float(max(area, 1 - area))
+
+
+def angle_peaks(data, least=0.1, smooth_deg=6.0):
+    """Peaks of the circular histogram of the angle: ndarray [degrees], the highest first.
+
+    Parameters
+    ----------
+    least : float
+        Of the highest peak's height; lower ones are not counted.
+    """
+    count = np.histogram(np.degrees(data.angle_rad.values), 180, (-180, 180))[0].astype(float)
+    smooth = gaussian_filter1d(count, smooth_deg / 2, mode="wrap")
+    found, _ = find_peaks(np.concatenate([smooth] * 3), height=least * smooth.max(), prominence=least * smooth.max())
+    found = found[(found >= 180) & (found < 360)] - 180
+    return -179.0 + 2 * found[np.argsort(-smooth[found])]
+
+
+def edges_apart_deg(data):
+    """Between the mean angles of the upper and the lower edge Sr of Sr3Fe2O7 [degrees]."""
+    angle, environment = data.angle_rad.values, data.true_environment.values
+    upper, lower = (mean_angle(angle[environment == n]) for n in (1, 2))
+    return float(abs(np.degrees(circular(upper - lower))))
+
+
+def residuals(data, name):
+    """A latent minus the mean of its environment, on the atoms that have one; the angle as a circular difference."""
+    environment, value = data.true_environment.values, data[name].values.astype(float)
+    known = environment != UNKNOWN
+    out = np.full(len(value), np.nan)
+    for n in np.unique(environment[known]):
+        of = environment == n
+        out[of] = circular(value[of] - mean_angle(value[of])) if name == "angle_rad" else value[of] - value[of].mean()
+    return out[known], known
+
+
+def thickness_share(data):
+    """Share of the thickness's variance that a straight function of z1 and z2 gives, within each environment (R²)."""
+    parts = [residuals(data, name)[0] for name in ("z1", "z2")]
+    known = residuals(data, "z1")[1]
+    thickness = data.true_thickness_A.values[known].astype(float)
+    environment = data.true_environment.values[known]
+    for n in np.unique(environment):
+        thickness[environment == n] -= thickness[environment == n].mean()
+    design = np.column_stack(parts)
+    fitted = design @ np.linalg.lstsq(design, thickness, rcond=None)[0]
+    return float(1 - ((thickness - fitted) ** 2).sum() / (thickness**2).sum())
+
+
+def line_shares(data, lines_px=2.0):
+    """Share of each latent's variance, within environments, that is common to a scan line: dict.
+
+    Unbiased (ε²), so that it is 0 on average where lines mean nothing.
+
+    Parameters
+    ----------
+    lines_px : float
+        Lines taken together [px].
+    """
+    shares = {}
+    for name in LATENTS:
+        value, known = residuals(data, name)
+        _, line = np.unique(np.round(data.y_px.values[known] / lines_px), return_inverse=True)
+        count = np.bincount(line)
+        within = ((value - (np.bincount(line, value) / count)[line]) ** 2).sum() / max(len(value) - len(count), 1)
+        shares[name] = float(1 - within / value.var(ddof=1))
+    return shares

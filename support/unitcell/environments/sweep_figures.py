@@ -1,0 +1,128 @@
+"""Figures of the settings of a sweep, in the order of the panels of Kalinin et al. 2020, Figs. 4 to 8 and S1 to S11."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from unitcell.book.figures import OKABE_ITO, draw_image
+from unitcell.environments.cvae import framed, spread
+from unitcell.environments.known import groups
+from unitcell.environments.latent_figures import draw_pair, draw_rose, draw_row, label_of
+
+ZOOM_PX = 320  # edge of the part of an image in which single atoms are seen
+LATENTS = ("angle_rad", "dx", "dy", "z1", "z2")
+
+
+def corner_of(data):
+    """Upper left corner (x, y) [px] of the part that is enlarged: where both phases are, if there are two."""
+    x, y = data.x_px.values, data.y_px.values
+    if "true_interface_A" in data and np.isfinite(data.true_interface_A).any():
+        near = int(np.nanargmin(np.hypot(x - x.mean(), y - y.mean()) + 20 * np.abs(data.true_interface_A.values)))
+        return max(x[near] - ZOOM_PX / 2, 0), max(y[near] - ZOOM_PX / 2, 0)
+    return x.mean() - ZOOM_PX / 2, y.mean() - ZOOM_PX / 2
+
+
+def draw_map(axis, data, name, title="", labels=None, seen=None):
+    """One dot an atom in the enlarged part, coloured by a latent, or by class where `labels` are given."""
+    x0, y0 = corner_of(data)
+    seen = (np.abs(data.x_px - x0 - ZOOM_PX / 2) < ZOOM_PX / 2) & (np.abs(data.y_px - y0 - ZOOM_PX / 2) < ZOOM_PX / 2)
+    x, y = data.x_px.values[seen] - x0, data.y_px.values[seen] - y0
+    if labels is not None:
+        dots = axis.scatter(x, y, c=[OKABE_ITO[(k - 1) % 8] for k in labels[seen.values]], s=14, linewidths=0)
+    else:
+        circular = name == "angle_rad"
+        value = data[name].values[seen]
+        limits = (-np.pi, np.pi) if circular else np.quantile(value, [0.02, 0.98])
+        colours = "twilight" if circular else "viridis"
+        dots = axis.scatter(x, y, c=value, cmap=colours, vmin=limits[0], vmax=limits[1], s=14, linewidths=0)
+        plt.colorbar(dots, ax=axis, shrink=0.75)
+    axis.set(xlim=(0, ZOOM_PX), ylim=(ZOOM_PX, 0), aspect="equal", xticks=[], yticks=[], title=title)
+    axis.set_facecolor("#333333")
+    return dots
+
+
+def overview(data, image):
+    """Image, latent grid, enlarged part, and maps of the five latents (Figs. 4, 7, S3, S9); returns the figure.
+
+    Parameters
+    ----------
+    data : xarray.Dataset
+        One setting of `sweep_results.load_groups`.
+    image : ndarray
+        The whole image, in [0, 1], or its segmentation.
+    """
+    figure, axes = plt.subplots(2, 4, figsize=(11, 5.4))
+    pixel_A, (x0, y0) = data.attrs["image_pixel_size_A"], (int(v) for v in corner_of(data))
+    draw_image(axes[0, 0], image, pixel_A, title="(a) image", vmin=0, vmax=1)
+    draw_image(axes[0, 1], framed(data.grid.values), None, title="(b) z₁ →, z₂ ↑", vmin=0, vmax=1)
+    part = image[y0 : y0 + ZOOM_PX, x0 : x0 + ZOOM_PX]
+    draw_image(axes[0, 2], part, pixel_A, title="(c) enlarged", vmin=0, vmax=1)
+    for axis, name, letter in zip((axes[0, 3], *axes[1]), LATENTS, "defgh", strict=True):
+        draw_map(axis, data, name, f"({letter}) {label_of(name)}")
+    return figure
+
+
+def histograms(data):
+    """Circular histogram of the angle, histograms of offsets and latents (Figs. S1, S4, S7); returns the figure."""
+    figure = plt.figure(figsize=(11, 2.6))
+    rose = figure.add_subplot(1, 5, 1, projection="polar")
+    draw_rose(rose, data.angle_rad.values, groups(data))
+    for n, name in enumerate(LATENTS[1:], start=2):
+        axis = figure.add_subplot(1, 5, n)
+        parts = [data[name].values[of] for of in groups(data).values()]
+        span = np.quantile(data[name].values, [0.002, 0.998])
+        axis.hist(parts, bins=60, range=span, stacked=True, color=OKABE_ITO[: len(parts)], label=list(groups(data)))
+        axis.set(xlabel=label_of(name), yticks=[])
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=5, frameon=False)
+    return figure
+
+
+def windows(settings):
+    """A row for each setting: map and histogram of the angle, maps and histograms of both latents (S2, S5, S8, S10)."""
+    figure = plt.figure(figsize=(11, 2.5 * len(settings)))
+    for row, data in enumerate(settings):
+        at = 6 * row
+        title = f"{data.attrs['setting']}"
+        draw_map(figure.add_subplot(len(settings), 6, at + 1), data, "angle_rad", title)
+        draw_rose(figure.add_subplot(len(settings), 6, at + 2, projection="polar"), data.angle_rad.values, groups(data))
+        for n, name in enumerate(("z1", "z2")):
+            draw_map(figure.add_subplot(len(settings), 6, at + 3 + 2 * n), data, name, name)
+            axis = figure.add_subplot(len(settings), 6, at + 4 + 2 * n)
+            parts = [data[name].values[of] for of in groups(data).values()]
+            axis.hist(parts, bins=50, stacked=True, color=OKABE_ITO[: len(parts)])
+            axis.set(yticks=[], xlabel=name)
+    return figure
+
+
+def mixture_panels(data, components, partition="class", x="angle_rad", y="z2"):
+    """Densities, classes in latent space and on the image, and mean images of the classes (Figs. 5, 8, S6, S11)."""
+    labels = data[partition].sel(components=components).values[0]
+    count = int(labels.max())
+    figure, axes = plt.subplots(1, 4, figsize=(11, 3.0))
+    table = data[["angle_rad", "z1", "z2"]].to_dataframe()[["angle_rad", "z1", "z2"]]
+    draw_pair(axes[0], table, "z1", "z2", groups(data))
+    draw_pair(axes[1], table, x, y, groups(data))
+    draw_pair(axes[2], table, x, y, {f"{partition} {k}": labels == k for k in range(1, count + 1)})
+    draw_map(axes[3], data, None, f"{count} on the image", labels)
+    for axis, title in zip(axes, ("latents", "angle and latent", f"{count} by {partition}"), strict=False):
+        axis.set_title(title)
+    return figure
+
+
+def centroids(data):
+    """Mean sub-images and decoded centres of the classes (Figs. 5e, 8c–e,h–j, S6e, S11); returns the figure."""
+    count = len(data["mean"])
+    figure, axes = plt.subplots(2, count, figsize=(1.5 * count + 0.5, 3.4), squeeze=False)
+    draw_row(axes[0], data["mean"].values, [f"{k}, mean" for k in range(1, count + 1)])
+    draw_row(axes[1], data["decoded"].values, [f"{k}, decoded" for k in range(1, count + 1)])
+    return figure
+
+
+def tableaux(data, names):
+    """3 × 3 tableaux of classes and the same minus their mean (Fig. 6); returns the figure."""
+    pictures = data.tableau.values
+    figure, axes = plt.subplots(2, len(pictures), figsize=(2.4 * len(pictures), 5.0), squeeze=False)
+    reach = float(np.quantile(np.abs([spread(t) for t in pictures]), 0.99))
+    draw_row(axes[0], [framed(t) for t in pictures], names)
+    differences = [framed(spread(t)) for t in pictures]
+    draw_row(axes[1], differences, ["minus its mean"] * len(pictures), vmin=-reach, vmax=reach, cmap="RdBu_r")
+    return figure

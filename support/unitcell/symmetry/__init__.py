@@ -1,0 +1,1 @@
+"""Chapter 01: symmetry as a statement of belief, for a diatomic chain and for the columns of real lattices."""

@@ -1,0 +1,226 @@
+"""From an ABF image to tilts column by column: register, cut windows, ask the network, tabulate."""
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+from tqdm.auto import tqdm
+
+from unitcell.crystals import tilted_perovskite
+from unitcell.errors import InputError
+from unitcell.micrographs.images import StemImage
+from unitcell.registration.lattice import iter_windows, register
+from unitcell.scattering import Microscope, annular_images
+
+TILTS = ("v", "u", "gamma", "alpha", "beta", "alternation")
+COLUMNS = ("row", "col", "x_px", "y_px", *(f"{t}_{end}" for t in TILTS for end in ("deg", "deg_lo", "deg_hi")), "ood")
+ALIKE = {"energy_eV": 0.02, "semiangle_mrad": 0.1}  # relative differences that do not matter
+CELL_SAMPLES = (40, 28)  # rows along [001], columns along [110], of a simulated cell: the pitch of a window
+MEANING = {
+    "v": "tilt about the beam [1-10]",
+    "u": "tilt about [110]",
+    "gamma": "tilt about [001]",
+    "alpha": "tilt about a",
+    "beta": "tilt about b",
+    "alternation": "size of tilts about a and b that alternate along the beam",
+}
+PATTERN_MEANING = {
+    "pattern": "tilt pattern in Glazer notation",
+    "pattern_probability": "probability of the pattern",
+    "region": "connected cells of one pattern, the largest 0; -1 for none",
+    "alternation_x": "probability that v alternates along [110]",
+    "alternation_y": "probability that v alternates along [001]",
+    "u_alternation_x": "probability that the sign of u alternates along [110]",
+    "u_alternation_y": "probability that the sign of u alternates along [001]",
+}
+
+
+def infer_tilts(image, network, lattice_A=None, seed=0, *, lattice=None, progress=False):
+    """Octahedral tilts at every B column of an ABF image.
+
+    Parameters
+    ----------
+    image : unitcell.micrographs.images.StemImage
+    network : unitcell.networks.tilt_network.TiltEnsemble
+        Or anything with its `predict` and `card`.
+    lattice_A : float, optional
+        Expected pseudo-cubic lattice parameter [Å]; by default that of the network's crystal.
+    seed : int
+        Passed to the network.
+    lattice : unitcell.registration.lattice.Lattice, optional
+        Registered in this image before; by default it is registered here.
+    progress : bool
+        Show how many windows are read.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per B column: row, col, x_px, y_px [px], then for v, u, gamma, alpha, beta and alternation `_deg` and
+        the ends `_deg_lo`, `_deg_hi` of a 90 % interval [°] on the canonical branch (gamma ≥ 0; the mirror is as
+        likely), and `ood`. Columns whose window (4 × 2 cells) reaches outside the image keep their row, with NaN for
+        tilts and ood.
+
+    Raises
+    ------
+    InputError
+        Another microscope's image (see `disagreements`), no lattice (see `registration.lattice.register`), or not one
+        whole window in the image.
+    """
+    disagreements(image, network.card)
+    lattice = lattice or register(image, network.card["lattice_A"] if lattice_A is None else lattice_A)
+    table = lattice.b_columns[["row", "col", "x_px", "y_px"]].copy()
+    for name in COLUMNS[4:]:
+        table[name] = np.nan
+    first = 0
+    with tqdm(total=len(table), desc="windows", disable=not progress) as bar:
+        for windows in iter_windows(image, lattice):
+            whole = np.isfinite(windows).all((1, 2))
+            rows = table.index[first : first + len(windows)][whole]
+            if len(rows):
+                predicted = network.predict(windows[whole], seed=seed)
+                for name in COLUMNS[4:]:
+                    table.loc[rows, name] = np.asarray(predicted[name], float)
+            first += len(windows)
+            bar.update(len(windows))
+    if table.v_deg.isna().all():
+        raise InputError(
+            f"{image.name} has no B column with its 4 × 2 cells of surroundings inside the image: "
+            "give a larger field of view."
+        )
+    return table
+
+
+def disagreements(image, card):
+    """What an image file says of its microscope that is not what a network was trained for.
+
+    Parameters
+    ----------
+    image : unitcell.micrographs.images.StemImage
+    card : dict
+        Of the network: energy_eV and semiangle_mrad.
+
+    Returns
+    -------
+    list of str
+        A sentence for each value that is off but may serve.
+
+    Raises
+    ------
+    InputError
+        Another electron energy: the images differ too much.
+    """
+    said = {"energy_eV": (f"{image.name} was recorded at", 1e-3, "kV"), "semiangle_mrad": ("Its probe has", 1, "mrad")}
+    warnings = []
+    for key, (what, factor, unit) in said.items():
+        found, known = image.recorded.get(key), card.get(key)
+        if not found or not known or abs(found - known) <= ALIKE[key] * known:
+            continue
+        sentence = f"{what} {found * factor:g} {unit}, the network was trained for {known * factor:g} {unit}"
+        if key == "energy_eV":
+            raise InputError(f"{sentence}: train one for it with 'unitcell train --microscope my.yml'.")
+        warnings.append(f"{sentence}: its intervals may be too narrow.")
+    return warnings
+
+
+def tilt_maps(tilts, image):
+    """The table of `infer_tilts` as maps over row (along [001]) and col (along [110]): xarray.Dataset.
+
+    Variables v, u, gamma, alpha, beta, alternation [degree] with `_lo` and `_hi`, ood, and x_px, y_px of the B columns;
+    and what `tilts.patterns.column_patterns` adds, where the table has it ('' or NaN where there is no column).
+    """
+    maps = tilts.set_index(["row", "col"]).to_xarray()
+    if "pattern" in maps:
+        maps["pattern"] = maps.pattern.fillna("").astype(str)
+    for name, meaning in PATTERN_MEANING.items():
+        if name in maps:
+            maps[name].attrs = {"units": "1", "long_name": meaning}
+    maps = maps.rename({f"{name}_deg{end}": f"{name}{end}" for name in TILTS for end in ("", "_lo", "_hi")})
+    for name in TILTS:
+        maps[name].attrs = {"units": "degree", "long_name": MEANING[name]}
+        for end, words in (("lo", "lower"), ("hi", "upper")):
+            what = f"{words} end of the 90 % interval of {name}"
+            maps[f"{name}_{end}"].attrs = {"units": "degree", "long_name": what}
+    maps["ood"].attrs = {"units": "1", "long_name": "how unlike the training images the window is"}
+    for axis in "xy":
+        maps[f"{axis}_px"].attrs = {"units": "pixel", "long_name": f"{axis} of the B column in the image"}
+    maps["row"].attrs = {"units": "1", "long_name": "index along [001]"}
+    maps["col"].attrs = {"units": "1", "long_name": "index along [110]"}
+    return maps.assign_attrs(
+        image=image.name,
+        pixel_size_A=image.pixel_size_A,
+        simulated=int(image.simulated),
+        branch="canonical: gamma >= 0; the mirror (v, -u, -gamma) is equally likely",
+    )
+
+
+def summarise(tilts):
+    """Median, scatter and interval statistics of each tilt over the columns with a whole window.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by tilt: `median_deg`, `mad_deg` (median absolute deviation), `half_width_deg` (median half width of
+        the 90 % intervals), `contains_zero` (fraction of intervals).
+    """
+    read = tilts.dropna(subset="v_deg")
+    rows = {}
+    for name in TILTS:
+        value, low, high = (read[f"{name}_{end}"] for end in ("deg", "deg_lo", "deg_hi"))
+        rows[name] = {
+            "median_deg": value.median(),
+            "mad_deg": (value - value.median()).abs().median(),
+            "half_width_deg": ((high - low) / 2).median(),
+            "contains_zero": ((low <= 0) & (high >= 0)).mean(),
+        }
+    return pd.DataFrame(rows).T
+
+
+def untilted_cell(card, thickness_A=200.0, source_A=0.35):
+    """ABF image of the untilted crystal by the network's microscope, over √2·a × 2a: ndarray (40, 28).
+
+    Parameters
+    ----------
+    card : dict
+        Of the network: microscope, a_site, b_site and lattice_A.
+    thickness_A : float
+        Thickness [Å].
+    source_A : float
+        Standard deviation of the effective source [Å].
+    """
+    microscope = Microscope(*(card[key] for key in ("energy_eV", "semiangle_mrad", "inner_mrad", "outer_mrad")))
+    crystal = tilted_perovskite(0, 0, 0, a_site=card["a_site"], b_site=card["b_site"], lattice_A=card["lattice_A"])
+    cell = annular_images(crystal, microscope, [thickness_A], CELL_SAMPLES)[0].cpu().numpy()
+    return ndimage.gaussian_filter(cell, source_A / _pitch_A(card), mode="wrap")
+
+
+def untilted_window(card, thickness_A=200.0, source_A=0.35):
+    """`untilted_cell` as a window (40, 56) with the B column at (20, 28), like those of `extract_windows`."""
+    return np.roll(np.tile(untilted_cell(card, thickness_A, source_A), (1, 2)), CELL_SAMPLES[0] // 2, axis=0)
+
+
+def simulated_control(card, *, field_A=36.0, pixel_size_A=0.0933, thickness_A=200.0, dose=1e5, source_A=0.35, seed=0):
+    """A noisy image of an untilted crystal: stands in for the real control where that cannot be had.
+
+    Parameters
+    ----------
+    card, thickness_A, source_A
+        See `untilted_cell`.
+    field_A : float
+        Edge of the square field [Å].
+    dose : float
+        Electrons per Å².
+
+    Returns
+    -------
+    StemImage, `simulated`, with [110] along the image's y as in the real control.
+    """
+    cell, pitch = untilted_cell(card, thickness_A, source_A), _pitch_A(card)
+    side = np.arange(round(field_A / pixel_size_A)) * pixel_size_A
+    along_x, along_y = np.meshgrid(side, side, indexing="ij")  # [110] runs down the rows of the image
+    ideal = ndimage.map_coordinates(cell, [-along_y / pitch[0], along_x / pitch[1]], order=3, mode="grid-wrap")
+    counts = np.random.default_rng(seed).poisson(np.clip(ideal, 0, None) * dose * pixel_size_A**2)
+    return StemImage(counts.astype(np.float32), pixel_size_A, "simulated untilted crystal", simulated=True)
+
+
+def _pitch_A(card):
+    """Pitch of `untilted_cell` along its rows' and columns' directions, [001] and [110] [Å]."""
+    return np.array([2.0, np.sqrt(2.0)]) * card["lattice_A"] / CELL_SAMPLES
