@@ -2,7 +2,7 @@
 # changed. The table and the recipe are in support/unitcell/book/workflow.py; run this through `unitcell build`.
 import sys
 
-from unitcell import pages
+from unitcell.book import pages
 from unitcell.book.workflow import CHAPTERS, descendants, load_profile, threads_per_job
 
 profile = load_profile(config.get("profile", "book"))

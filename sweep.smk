@@ -2,7 +2,7 @@
 import shlex
 import sys
 
-from unitcell import sweep
+from unitcell.environments import sweep
 from unitcell.book.workflow import load_profile, threads_per_job
 
 profile = load_profile(config.get("profile", "book"))
