@@ -193,7 +193,8 @@ def motifs(latent, count=None, seed=0):
     if count <= group.max() + 1:
         cores = [some[group == k] for k in range(count)]
         around = np.concatenate([core - core.mean(0) for core in cores])
-        start = {"means_init": [core.mean(0) for core in cores], "precisions_init": np.linalg.inv(np.cov(around.T))}
+        spread = np.atleast_2d(np.cov(around.T)) + 1e-3 * np.eye(around.shape[1])
+        start = {"means_init": [core.mean(0) for core in cores], "precisions_init": np.linalg.inv(spread)}
         fits.append(fit_mixture(content, count, "tied", seed, n_init=1, **start))
     return classify(content, max(fits, key=lambda fitted: fitted.lower_bound_))
 

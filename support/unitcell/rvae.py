@@ -189,7 +189,7 @@ class RotationalVAE(nn.Module):
     def _bound(self, images, mean, log_sd, noise, pixels):
         """The terms of the paper's Eq. 2, as AtomAI has them."""
         sample = mean + torch.exp(log_sd) * noise
-        decoded = self.decode(*self._pose(sample), None if pixels is None else self.grid[pixels])
+        decoded = self.decode(*self.pose(sample), None if pixels is None else self.grid[pixels])
         target = images.flatten(1) if pixels is None else images.flatten(1)[:, pixels]
         share = target.shape[1] / images[0].numel()
         squares = ((decoded.float() - target) ** 2).sum(1)
@@ -204,12 +204,12 @@ class RotationalVAE(nn.Module):
     def _search(self, rings, scores, view, mean, few):
         """Cross-entropy of the scores against the posterior over all views of the first `few` images, (few,)."""
         with torch.no_grad():
-            pose = self._pose(mean[:few])
+            pose = self.pose(mean[:few])
             match = self.encoder.match(rings[:few], view[:few], lambda grid: self.decode(*pose, grid))
             wanted = torch.softmax(match / self.noise_sd**2, 1)
         return -(wanted * torch.log_softmax(scores[:few].float(), 1)).sum(1)
 
-    def _pose(self, latents):
+    def pose(self, latents):
         """Latents (B, 3 + d) → content (B, d), angle (B,) and shift (B, 2), as `decode` takes them."""
         return latents[:, 3:], latents[:, 0], latents[:, 1:3] * self.translation_prior
 
@@ -224,7 +224,7 @@ class RotationalVAE(nn.Module):
     def reconstruct(self, images, batch=BATCH):
         """Images decoded from the posterior means, any number of them, ndarray (n, side, side)."""
         means = (self.encode(scaled(part).to(self.grid.device))[0] for part in images.split(batch))
-        drawn = torch.cat([self.decode(*self._pose(mean)).cpu() for mean in means])
+        drawn = torch.cat([self.decode(*self.pose(mean)).cpu() for mean in means])
         return drawn.reshape(images.shape).numpy()
 
     @torch.no_grad()
