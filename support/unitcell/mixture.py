@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 from scipy.sparse.csgraph import connected_components
+from scipy.special import entr
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
 
@@ -100,7 +101,7 @@ def criterion_curves(features, covariance_type="full", most=MOST_COMPONENTS, see
     for k in range(1, min(most, len(features) - 1) + 1):
         fitted = fit_mixture(features, k, covariance_type, seed)
         probability = fitted.predict_proba(features)
-        entropy = -np.sum(probability * np.log(np.maximum(probability, 1e-300)))
+        entropy = entr(probability).sum()
         bic = fitted.bic(features)
         rows.append({"n_components": k, "bic": bic, "icl": bic + 2 * entropy})
     return pd.DataFrame(rows)

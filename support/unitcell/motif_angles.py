@@ -99,7 +99,7 @@ def _fits(encoder, images, angle, pictures):
     fit = [(torch.exp(-((rings - picture) ** 2) / (2 * FORGIVEN**2)).sum(3) @ weight) for picture in pictures]
     fit = torch.stack(fit, 1)  # (B, K, A)
     found = fit.amax(2).argmax(1)
-    fit = fit[torch.arange(len(fit)), found]
+    fit = fit[torch.arange(len(fit), device=fit.device), found]
     before, after = fit.roll(1, 1), fit.roll(-1, 1)
     count = fit.shape[1]
     turn = torch.arange(count, device=fit.device) * (2 * np.pi / count)
