@@ -7,6 +7,7 @@ content of its members, is laid over the sub-image at every angle, and what does
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 
 from unitcell import mixture
 from unitcell.autoencoder import scaled
@@ -63,7 +64,8 @@ def motif_angles(model, images, motif, batch=100):
     mean, _ = model.posterior(images)
     pictures, motifs = _pictures(model, mean, motif)
     read = torch.from_numpy(mean[:, 0]).to(model.grid.device)
-    parts = zip(images.split(batch), read.split(batch), strict=True)
+    bar = {"unit_scale": batch, "unit": "sub-image", "mininterval": 5, "disable": len(images) < 2000}
+    parts = zip(tqdm(images.split(batch), "angles", **bar), read.split(batch), strict=True)
     fits = [_fits(model.encoder, part, angle, pictures) for part, angle in parts]
     angle, found = (torch.cat(part).cpu().numpy() for part in zip(*fits, strict=True))
     return circular(angle), motifs[found]
