@@ -1,8 +1,8 @@
 """Angles of motifs: what the decoder draws of each motif, held against sub-images that may show two of them.
 
 Beside a boundary a window shows two crystals. The encoder has to describe it as a whole, and the angle that it gives is
-then neither's. But an atom belongs to one motif, and the rVAE knows how that looks: here its picture, at the median
-content of its members, is laid over the sub-image at every angle, and what does not fit is let be.
+then neither's. But an atom belongs to one motif, and the rVAE knows how that looks: here its pictures, at a few levels
+of the content of its members, are laid over the sub-image at every angle, and what does not fit is let be.
 """
 
 import numpy as np
