@@ -7,6 +7,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 from unitcell.environments.autoencoder import ElboTraining, checked_patches, kl_normal, train
 from unitcell.environments.cvae import ConditionalVAE, load_cvae, save_cvae
+from unitcell.environments.motif_angles import motif_angles, read_again
 from unitcell.environments.rvae import (
     RotationalVAE,
     circular,
@@ -153,6 +154,36 @@ def test_search_finds_the_view_that_was_drawn():
     np.testing.assert_allclose(match, torch.stack(plain, 1), atol=0.03 * float(match.abs().max()))
 
 
+def test_the_angle_beside_a_boundary_is_that_of_the_motif():
+    """Half of each window shows something else, and the encoder's angles are anything."""
+    rng = np.random.default_rng(0)
+    model, count = RotationalVAE(41), 40
+    spots = torch.tensor([[[0.5, 0.0], [0.0, 0.4], [-0.3, -0.3]], [[0.2, 0.6], [-0.6, 0.0], [0.1, -0.4]]])
+
+    def decode(z, angle, shift, grid):
+        places = turned(grid, angle)  # (B, P, 2)
+        squares = ((places[:, :, None] - spots[(z[:, 0] > 0).long()][:, None]) ** 2).sum(-1)
+        return torch.exp(-squares / (2 * 0.12**2)).sum(-1)
+
+    motif, angle = rng.integers(0, 2, count), rng.uniform(-np.pi, np.pi, count)
+    z = torch.from_numpy(np.where(motif, 1.0, -1.0))[:, None].float()
+    images = decode(z, torch.from_numpy(angle).float(), None, model.grid).reshape(-1, 41, 41)
+    images[:, 26:] = torch.rand(count, 15, 41, generator=torch.Generator().manual_seed(0))
+    model.decode = decode
+    mean = np.column_stack([rng.uniform(-np.pi, np.pi, count), np.zeros((count, 2)), z.numpy(), np.zeros(count)])
+    model.posterior = lambda images: (mean, np.ones_like(mean))
+    again, found = motif_angles(model, images, motif + 1)
+    error = np.degrees(circular(again - angle))
+    assert np.median(np.abs(error)) < 1
+    assert (np.abs(error) < 5).mean() > 0.9
+    assert (found == motif + 1).mean() > 0.9
+
+
+def test_other_encoders_keep_their_angle(twin):
+    latent = latent_table(RotationalVAE(20, encoder="dense"), twin[0], 0.4)
+    assert read_again(RotationalVAE(20, encoder="dense"), twin[0], latent).motif_angle_rad.equals(latent.angle_rad)
+
+
 def test_symmetric_motifs_take_the_smallest_turn():
     encoder = RotationalVAE(12).encoder
     scores = torch.full((3, 48), -50.0)
@@ -204,6 +235,15 @@ def test_history_logs_the_terms_apart(twin):
     bound = history[["reconstruction", "kl_angle", "kl_translation", "kl_content"]].sum(axis=1)
     np.testing.assert_allclose(history.elbo, -bound, rtol=1e-6)
     assert {"search", "unsteadiness", "seconds", "epoch"} < set(history)
+
+
+def test_parts_decode_like_the_whole(twin):
+    model = RotationalVAE(20)
+    whole = model.reconstruct(twin[0])
+    np.testing.assert_allclose(model.reconstruct(twin[0], batch=33), whole, atol=1e-5)
+    mean, _ = model.posterior(twin[0][:3])
+    alone = model.decode(*model.pose(torch.from_numpy(mean))).detach().reshape(3, 20, 20)
+    np.testing.assert_allclose(whole[:3], alone, atol=1e-5)
 
 
 def test_latent_shift_is_where_the_content_lies():

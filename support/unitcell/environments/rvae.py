@@ -17,6 +17,7 @@ from unitcell.environments.polar import PolarEncoder, rotation
 from unitcell.errors import InputError
 
 ARCHITECTURE = "rvae"
+BATCH = 200  # images encoded or decoded at once: a hidden layer of these at 36 × 36 positions is 130 MB
 
 
 class DenseEncoder(Encoder):
@@ -188,7 +189,7 @@ class RotationalVAE(nn.Module):
     def _bound(self, images, mean, log_sd, noise, pixels):
         """The terms of the paper's Eq. 2, as AtomAI has them."""
         sample = mean + torch.exp(log_sd) * noise
-        decoded = self.decode(*self._pose(sample), None if pixels is None else self.grid[pixels])
+        decoded = self.decode(*self.pose(sample), None if pixels is None else self.grid[pixels])
         target = images.flatten(1) if pixels is None else images.flatten(1)[:, pixels]
         share = target.shape[1] / images[0].numel()
         squares = ((decoded.float() - target) ** 2).sum(1)
@@ -203,12 +204,12 @@ class RotationalVAE(nn.Module):
     def _search(self, rings, scores, view, mean, few):
         """Cross-entropy of the scores against the posterior over all views of the first `few` images, (few,)."""
         with torch.no_grad():
-            pose = self._pose(mean[:few])
+            pose = self.pose(mean[:few])
             match = self.encoder.match(rings[:few], view[:few], lambda grid: self.decode(*pose, grid))
             wanted = torch.softmax(match / self.noise_sd**2, 1)
         return -(wanted * torch.log_softmax(scores[:few].float(), 1)).sum(1)
 
-    def _pose(self, latents):
+    def pose(self, latents):
         """Latents (B, 3 + d) → content (B, d), angle (B,) and shift (B, 2), as `decode` takes them."""
         return latents[:, 3:], latents[:, 0], latents[:, 1:3] * self.translation_prior
 
@@ -220,13 +221,14 @@ class RotationalVAE(nn.Module):
         return self.decode(z, angle).reshape(-1, self.side, self.side).cpu().numpy()
 
     @torch.no_grad()
-    def reconstruct(self, images):
-        """Images decoded from the posterior means, ndarray (B, side, side)."""
-        mean, _ = self.encode(scaled(images).to(self.grid.device))
-        return self.decode(*self._pose(mean)).reshape(-1, self.side, self.side).cpu().numpy()
+    def reconstruct(self, images, batch=BATCH):
+        """Images decoded from the posterior means, any number of them, ndarray (n, side, side)."""
+        means = (self.encode(scaled(part).to(self.grid.device))[0] for part in images.split(batch))
+        drawn = torch.cat([self.decode(*self.pose(mean)).cpu() for mean in means])
+        return drawn.reshape(images.shape).numpy()
 
     @torch.no_grad()
-    def posterior(self, images, batch=2000):
+    def posterior(self, images, batch=BATCH):
         """Means and standard deviations of the latents of any number of images: two ndarrays (n, 3 + latent_dim)."""
         parts = [self.encode(scaled(part).to(self.grid.device)) for part in images.split(batch)]
         mean, log_sd = (torch.cat(part).float().cpu().numpy() for part in zip(*parts, strict=True))
