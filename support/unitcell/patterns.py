@@ -26,6 +26,7 @@ from scipy.special import logsumexp
 
 from unitcell.errors import InputError
 from unitcell.pattern_evidence import (
+    COMMON,
     EQUAL_DEG,
     NAMES,
     READ,
@@ -40,7 +41,6 @@ from unitcell.pattern_evidence import (
 )
 from unitcell.tilts import canonical, to_projection, to_pseudocubic
 
-COMMON = 0.5  # share of the variance of errors that neighbouring columns have in common
 COUPLING = 1.0  # of the Potts model: log odds that one sure neighbour adds
 CAUTION = 0.5  # share of the coupling that enters probabilities: neighbours err alike. Calibrated on simulated tables
 ROUNDS = 8  # of the mean field
