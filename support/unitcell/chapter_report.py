@@ -13,6 +13,7 @@ from traitlets.config import Config
 from unitcell.artefacts import written
 from unitcell.errors import InputError
 from unitcell.inference import disagreements
+from unitcell.network_choice import choose_network
 from unitcell.pages import PANEL_THERE, panel_folder, scripts
 from unitcell.runner import ChapterFailed, run_chapter
 from unitcell.tilt_network import load_network
@@ -33,10 +34,10 @@ def report_of_image(image, folder, reading=None, network=None, seed=0, more=None
     folder : path
         Each chapter leaves its results in a folder of its own there.
     reading : dict, optional
-        How chapter 05 shall read the image itself: its parameters image, pixel_size_A, frame, invert, lattice_A. By
-        default it gets the pixels, without what a file says of the microscope.
+        How chapter 05 shall read the image itself: its parameters image, pixel_size_A, frame, invert, lattice_A and
+        microscope. By default it gets the pixels and what `image.recorded` says.
     network : path, optional
-        Tilt network; by default the committed one.
+        Tilt network; by default the committed one that fits best (`unitcell.network_choice`).
     seed : int
     more : dict of str to dict, optional
         Further parameters by chapter.
@@ -53,7 +54,8 @@ def report_of_image(image, folder, reading=None, network=None, seed=0, more=None
     unitcell.runner.ChapterFailed
         A chapter failed; those before it are kept.
     """
-    folder, card = Path(folder), load_network(network).card
+    folder = Path(folder)
+    card = load_network(network).card if network else choose_network(image.recorded).card
     disagreements(image, card)
     executed = [
         run_chapter(chapter, parameters | (more or {}).get(chapter, {}) | {"seed": seed}, folder / chapter)
@@ -79,9 +81,10 @@ def _parameters(image, folder, reading, network, card):
     windows = {"window_px": 2 * binning * round(window_px / (2 * binning)), "binning": binning, "a_spacing_A": None}
     patches = str(folder / "06_find_atoms" / "patches.nc")
     return {
-        "05_infer_tilts": (reading or dark) | {"network": str(network) if network else None},
+        "05_infer_tilts": (reading or dark | {"microscope": image.recorded})
+        | {"network": str(network) if network else None},
         "06_find_atoms": turned | windows,
-        "07_rvae": {"patches": patches},
+        "07_rvae": {"patches": patches, "twin_count": 0},
         "08_gmm_cvae": {"patches": patches, "latent": str(folder / "07_rvae" / "latent.csv")},
     }
 

@@ -13,9 +13,15 @@ from unitcell.scattering import Microscope, annular_images
 from unitcell.window_averaging import WindowStore
 
 TILTS = ("v", "u", "gamma", "alpha", "beta", "alternation")
-COLUMNS = ("row", "col", "x_px", "y_px", *(f"{t}_{end}" for t in TILTS for end in ("deg", "deg_lo", "deg_hi")), "ood")
+ANSWERS = (*(f"{t}_{end}" for t in TILTS for end in ("deg", "deg_lo", "deg_hi")), "ood")
 OWN = ("v", "u", "gamma")  # tabulated as a column's own window alone has them, too
-ALIKE = {"energy_eV": 0.02, "semiangle_mrad": 0.1}  # relative differences that do not matter
+COLUMNS = ("row", "col", "x_px", "y_px", *ANSWERS, "windows_averaged", *(f"{t}_own_deg" for t in OWN))
+ALIKE = {
+    "energy_eV": 0.02,
+    "semiangle_mrad": 0.1,
+    "inner_mrad": 0.15,
+    "outer_mrad": 0.15,
+}  # relative differences that do not matter
 CELL_SAMPLES = (40, 28)  # rows along [001], columns along [110], of a simulated cell: the pitch of a window
 MEANING = {
     "v": "tilt about the beam [1-10]",
@@ -85,7 +91,7 @@ def infer_tilts(image, network, lattice_A=None, seed=0, *, lattice=None, average
             if store:
                 store.add(windows)
             bar.update(len(windows))
-        table[list(COLUMNS[4:])] = np.concatenate(read)
+        table[list(ANSWERS)] = np.concatenate(read)
         table["windows_averaged"] = np.where(table.v_deg.notna(), 1.0, np.nan)
         table[[f"{name}_own_deg" for name in OWN]] = table[[f"{name}_deg" for name in OWN]]
         if store and table.v_deg.notna().any():
@@ -99,12 +105,12 @@ def infer_tilts(image, network, lattice_A=None, seed=0, *, lattice=None, average
 
 
 def _answers(network, windows, seed):
-    """What a network says of windows: ndarray (n, len(COLUMNS) − 4), NaN for those that are not whole."""
-    found = np.full((len(windows), len(COLUMNS) - 4), np.nan)
+    """What a network says of windows: ndarray (n, len(ANSWERS)), NaN for those that are not whole."""
+    found = np.full((len(windows), len(ANSWERS)), np.nan)
     whole = np.isfinite(windows).all((1, 2))
     if whole.any():
         predicted = network.predict(windows[whole], seed=seed)
-        found[whole] = np.column_stack([np.asarray(predicted[name], float) for name in COLUMNS[4:]])
+        found[whole] = np.column_stack([np.asarray(predicted[name], float) for name in ANSWERS])
     return found
 
 
@@ -115,7 +121,7 @@ def _read_averages(table, network, store, seed, bar):
         answers.append(_answers(network, windows, seed))
         numbers.append(number)
         bar.update(len(windows))
-    centres = pd.DataFrame(np.concatenate(answers), table.index, COLUMNS[4:])
+    centres = pd.DataFrame(np.concatenate(answers), table.index, ANSWERS)
     table["windows_averaged"] = np.concatenate(numbers)
     for name in TILTS:
         half = table[f"{name}_deg_hi"] - table[f"{name}_deg"]
@@ -132,7 +138,7 @@ def disagreements(image, card):
     ----------
     image : unitcell.images.StemImage
     card : dict
-        Of the network: energy_eV and semiangle_mrad.
+        Of the network: energy_eV, semiangle_mrad, inner_mrad and outer_mrad.
 
     Returns
     -------
@@ -145,6 +151,7 @@ def disagreements(image, card):
         Another electron energy: the images differ too much.
     """
     said = {"energy_eV": (f"{image.name} was recorded at", 1e-3, "kV"), "semiangle_mrad": ("Its probe has", 1, "mrad")}
+    said |= {"inner_mrad": ("Its detector begins at", 1, "mrad"), "outer_mrad": ("Its detector ends at", 1, "mrad")}
     warnings = []
     for key, (what, factor, unit) in said.items():
         found, known = image.recorded.get(key), card.get(key)
@@ -160,8 +167,9 @@ def disagreements(image, card):
 def tilt_maps(tilts, image):
     """The table of `infer_tilts` as maps over row (along [001]) and col (along [110]): xarray.Dataset.
 
-    Variables v, u, gamma, alpha, beta, alternation [degree] with `_lo` and `_hi`, ood, and x_px, y_px of the B columns;
-    and what `unitcell.patterns.column_patterns` adds, where the table has it ('' or NaN where there is no column).
+    Variables v, u, gamma, alpha, beta, alternation [degree] with `_lo` and `_hi`, ood, windows_averaged, v_own, u_own,
+    gamma_own [degree], and x_px, y_px of the B columns; and what `unitcell.patterns.column_patterns` adds, where the
+    table has it ('' or NaN where there is no column).
     """
     maps = tilts.set_index(["row", "col"]).to_xarray()
     if "pattern" in maps:
@@ -175,6 +183,10 @@ def tilt_maps(tilts, image):
         for end, words in (("lo", "lower"), ("hi", "upper")):
             what = f"{words} end of the 90 % interval of {name}"
             maps[f"{name}_{end}"].attrs = {"units": "degree", "long_name": what}
+    maps = maps.rename({f"{name}_own_deg": f"{name}_own" for name in OWN})
+    for name in OWN:
+        maps[f"{name}_own"].attrs = {"units": "degree", "long_name": f"{MEANING[name]}, by the column's window alone"}
+    maps["windows_averaged"].attrs = {"units": "1", "long_name": "windows averaged before reading, their own included"}
     maps["ood"].attrs = {"units": "1", "long_name": "how unlike the training images the window is"}
     for axis in "xy":
         maps[f"{axis}_px"].attrs = {"units": "pixel", "long_name": f"{axis} of the B column in the image"}
