@@ -101,7 +101,7 @@ def _reason(known, card, agrees):
             f"{network}, the first here{' for that voltage' if known else ''}, for nobody says which apertures took "
             "the image: if it was another probe, give its semi-angle, for tilts about [001] above all depend on it."
         )
-    assumed = "" if "energy_eV" in known else f" (nobody says the voltage: {card['energy_eV'] / 1e3:g} kV is assumed)"
+    assumed = "" if "energy_eV" in known else f" (the voltage is not: {card['energy_eV'] / 1e3:g} kV is assumed)"
     if agrees:
         return f"{network}, whose card agrees with what is known of the image: {_words(known)}{assumed}."
     return (
