@@ -105,8 +105,8 @@ def _reason(known, card, agrees):
     if agrees:
         return f"{network}, whose card agrees with what is known of the image: {_words(known)}{assumed}."
     return (
-        f"{network}, the nearest here, but its card does not agree with what is known of the image, {_words(known)}{assumed}: "
-        "train one for it with 'unitcell train --microscope my.yml'."
+        f"{network}, the nearest here, but its card does not agree with what is known of the image, "
+        f"{_words(known)}{assumed}: train one for it with 'unitcell train --microscope my.yml'."
     )
 
 

@@ -7,9 +7,16 @@ from unitcell.analysis import ALIEN, analyse
 from unitcell.patterns import reduced_pattern
 from unitcell.tilt_network import errors
 from unitcell.tilts import canonical
-from unitcell.twins import twin_errors
+from unitcell.twins import open_twin, twin_errors
 
 NAMES = ("v", "u", "gamma")
+TWINS = ("cto_lsat", "lsmo_esmo", "diffuse")
+# What `open_twin` is asked for, one after the other, on top of what was asked before.
+CONDITIONS = {
+    "no noise": {"dose": None},
+    "no distortion": {"drift_A": (0.0, 0.0), "shear": 0.0, "jitter_A": 0.0, "rotation_deg": 0.0},
+    "source 0.15 Å": {"source_A": 0.15},
+}
 FAR_CELLS = 2.0  # from an interface, beyond which a cell counts as bulk
 
 
@@ -70,6 +77,31 @@ def score(columns):
     found["coverage"] = np.mean([found[f"coverage_{name}"] for name in NAMES])
     found |= {"pattern_far": columns.pattern_right[far].mean(), "pattern_near": columns.pattern_right[~far].mean()}
     return pd.Series(found | {"alien": (columns.ood > ALIEN).mean()})
+
+
+def error_sources(network, columns, conditions, **recording):
+    """Scores of the upright twins as recording conditions are taken away one after the other.
+
+    Parameters
+    ----------
+    network : unitcell.tilt_network.TiltEnsemble
+    columns : pandas.DataFrame
+        From `read_twin`, of the twins as recorded.
+    conditions : sequence of str
+        Of `CONDITIONS`, each on top of those before it.
+    **recording
+        Of `unitcell.twins.open_twin`, to begin with.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by what was taken away last: v, u, gamma, coverage, pattern_far, pattern_near of `score`.
+    """
+    found = {"as recorded": score(columns)}
+    for condition in conditions:
+        recording = recording | CONDITIONS[condition]
+        found[condition] = score(pd.concat([read_twin(open_twin(name, **recording), network)[1] for name in TWINS]))
+    return pd.DataFrame(found).T[[*NAMES, "coverage", "pattern_far", "pattern_near"]]
 
 
 def row_sizes(truth, names=NAMES):
