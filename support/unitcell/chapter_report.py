@@ -10,7 +10,7 @@ import nbformat
 import numpy as np
 from traitlets.config import Config
 
-from unitcell.artefacts import written
+from unitcell.artefacts import load_table, written
 from unitcell.errors import InputError
 from unitcell.inference import disagreements
 from unitcell.network_choice import choose_network
@@ -21,6 +21,7 @@ from unitcell.tilt_network import load_network
 __all__ = ["ChapterFailed", "report_of_image"]
 
 WINDOW_CELLS = 2.0  # edge of the sub-images of chapters 06 to 08, in lattice parameters
+ALERT = "border-left: 4px solid #d55e00; padding: 0.3rem 0.8rem; background: #fdf1e9; color: #1a1a1a"
 WINDOW_POINTS = 24  # after binning
 
 
@@ -52,19 +53,38 @@ def report_of_image(image, folder, reading=None, network=None, seed=0, more=None
     InputError
         No such network, one for another electron energy, or parameters that cannot be.
     unitcell.runner.ChapterFailed
-        A chapter failed; those before it are kept.
+        A chapter failed; those before it are kept. One whose checks do not all hold on this image is bound with the
+        others, and the page says so in its first line.
     """
     folder = Path(folder)
     card = load_network(network).card if network else choose_network(image.recorded).card
     disagreements(image, card)
-    executed = [
-        run_chapter(chapter, parameters | (more or {}).get(chapter, {}) | {"seed": seed}, folder / chapter)
-        for chapter, parameters in _parameters(image, folder, reading, network, card).items()
-    ]
+    executed, doubts = [], []
+    for chapter, parameters in _parameters(image, folder, reading, network, card).items():
+        given = parameters | (more or {}).get(chapter, {}) | {"seed": seed}
+        try:
+            executed.append(run_chapter(chapter, given, folder / chapter))
+        except ChapterFailed as failure:
+            if not failure.complete:
+                raise
+            executed.append(failure.notebook)
+            doubts.append(_doubt(chapter, folder / chapter / "checks.csv"))
+            print(doubts[-1])
     page = folder / "report.html"
     with written(page) as temporary:
-        temporary.write_text(bound(executed, f"Report of {image.name}"), encoding="utf-8")
+        temporary.write_text(bound(executed, f"Report of {image.name}", doubts), encoding="utf-8")
     return page
+
+
+def _doubt(chapter, path):
+    """What of a chapter's ledger does not hold on this image, in a sentence."""
+    checks = load_table(path, ("check", "this run", "tolerance", "verdict"))
+    failed = checks[checks.verdict == "fails"]
+    lines = [
+        f"{row.check} is {value}, tolerance {row.tolerance}"
+        for row, value in zip(failed.itertuples(), failed["this run"], strict=True)
+    ]
+    return f"Do not trust chapter {chapter[:2]} on this image: {'; '.join(lines)}."
 
 
 def _parameters(image, folder, reading, network, card):
@@ -85,17 +105,20 @@ def _parameters(image, folder, reading, network, card):
         | {"network": str(network) if network else None},
         "06_find_atoms": turned | windows,
         "07_rvae": {"patches": patches, "twin_count": 0},
-        "08_gmm_cvae": {"patches": patches, "latent": str(folder / "07_rvae" / "latent.csv")},
+        # Its comparison of methods is about them, not about the image.
+        "08_gmm_cvae": {"patches": patches, "latent": str(folder / "07_rvae" / "latent.csv"), "turned_epochs": 0},
     }
 
 
-def bound(notebooks, title):
+def bound(notebooks, title, doubts=()):
     """Executed notebooks as one page, with every script and picture inside it.
 
     Parameters
     ----------
     notebooks : list of Path
     title : str
+    doubts : sequence of str
+        Sentences to stand above everything.
 
     Returns
     -------
@@ -115,8 +138,9 @@ def bound(notebooks, title):
     head = re.sub(r'<script src="[^"]*"[^>]*></script>', "", head)
     bodies = [re.search(r"<main>(.*)</main>", page, re.DOTALL).group(1) for page in pages]
     opening = re.match(r"\s*<body[^>]*>", rest).group(0)
+    above = "".join(f'<p role="alert" style="{ALERT}">{html.escape(doubt)}</p>' for doubt in doubts)
     code = "".join(f"<script>{_embeddable(path)}</script>" for path in scripts())
-    return _inlined(f"{head}{code}</head>{opening}<main>{'<hr>'.join(bodies)}</main></body></html>")
+    return _inlined(f"{head}{code}</head>{opening}<main>{above}{'<hr>'.join(bodies)}</main></body></html>")
 
 
 def _embeddable(script):
