@@ -103,6 +103,8 @@ def report(
     try:
         page = report_of_image(micrograph, out or _folder_of(image, "report"), reading, network=network, seed=seed)
     except ChapterFailed as failure:
+        if failure.exit_status == 2:
+            raise InputError(f"{failure.reason} (The notebook up to there: {failure.notebook})") from failure
         raise InputError(" ".join(line.strip() for line in str(failure).splitlines())) from failure
     typer.echo(f"report    {page}")
 
