@@ -21,6 +21,7 @@ from unitcell.tilt_network import load_network
 __all__ = ["ChapterFailed", "report_of_image"]
 
 WINDOW_CELLS = 2.0  # edge of the sub-images of chapters 06 to 08, in lattice parameters
+MATH = r"window.MathJax = {tex: {inlineMath: [['$', '$'], ['\(', '\)']]}};"  # notebooks write formulas between dollars
 ALERT = "border-left: 4px solid #d55e00; padding: 0.3rem 0.8rem; background: #fdf1e9; color: #1a1a1a"
 WINDOW_POINTS = 24  # after binning
 
@@ -142,7 +143,7 @@ def bound(notebooks, title, doubts=()):
     bodies = [re.search(r"<main>(.*)</main>", page, re.DOTALL).group(1) for page in pages]
     opening = re.match(r"\s*<body[^>]*>", rest).group(0)
     above = "".join(f'<p role="alert" style="{ALERT}">{html.escape(doubt)}</p>' for doubt in doubts)
-    code = "".join(f"<script>{_embeddable(path)}</script>" for path in scripts())
+    code = f"<script>{MATH}</script>" + "".join(f"<script>{_embeddable(path)}</script>" for path in scripts())
     return _inlined(f"{head}{code}</head>{opening}<main>{above}{'<hr>'.join(bodies)}</main></body></html>")
 
 
@@ -152,15 +153,18 @@ def _embeddable(script):
 
 
 def _without_hidden(notebook):
-    """A notebook without the cells and outputs that pages leave out, and without widgets, which fetch their scripts."""
+    """A notebook without what pages leave out, what is about other images than the reader's (`book-only`), warnings of
+    libraries, and widgets, which fetch their scripts."""
     notebook.metadata.pop("widgets", None)
+    left_out = {"remove-cell", "book-only"}
+    notebook.cells = [cell for cell in notebook.cells if not left_out & set(cell.metadata.get("tags", []))]
     for cell in notebook.cells:
-        tags = cell.metadata.get("tags", [])
-        if "remove-output" in tags:
-            cell.outputs = []
-        for output in cell.get("outputs", []):
+        if "outputs" not in cell:
+            continue
+        shown = [output for output in cell.outputs if output.get("name") != "stderr"]
+        cell.outputs = [] if "remove-output" in cell.metadata.get("tags", []) else shown
+        for output in cell.outputs:
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-    notebook.cells = [cell for cell in notebook.cells if "remove-cell" not in cell.metadata.get("tags", [])]
     return notebook
 
 

@@ -18,8 +18,8 @@ from unitcell.workflow import BUILD_PID, CHAPTERS, SIGNED, notebook
 class ChapterFailed(Exception):
     """A cell failed: which one, and why, in three lines.
 
-    `exit_status` is 2 where the chapter refused its input, 1 otherwise. `reason` is the second line, `notebook` what was
-    executed, and `complete` says that all of it was: only a check of its ledger did not hold.
+    `exit_status` is 2 where the chapter refused its input, 1 otherwise. `reason` is the second line, `notebook` what
+    was executed, and `complete` says that all of it was: only a check of its ledger did not hold.
     """
 
     def __init__(self, message, exit_status, notebook=None, complete=False):
