@@ -21,7 +21,9 @@ from unitcell.tilt_network import load_network
 __all__ = ["ChapterFailed", "report_of_image"]
 
 WINDOW_CELLS = 2.0  # edge of the sub-images of chapters 06 to 08, in lattice parameters
-MATH = r"window.MathJax = {tex: {inlineMath: [['$', '$'], ['\\(', '\\)']]}};"  # notebooks write formulas between dollars
+MATH = (
+    r"window.MathJax = {tex: {inlineMath: [['$', '$'], ['\\(', '\\)']]}};"  # notebooks write formulas between dollars
+)
 ALERT = "border-left: 4px solid #d55e00; padding: 0.3rem 0.8rem; background: #fdf1e9; color: #1a1a1a"
 WINDOW_POINTS = 24  # after binning
 
