@@ -144,7 +144,8 @@ def strides(network, stack):
     found = {"offset_sd_deg": rms(scatter)}
     for stride, change in list(changes.items())[1:]:
         found[f"stride_{stride}_deg"] = rms(np.concatenate([np.ravel(one) for one in change]))
-        print(f"average over a cell from every {stride}nd or th window: {found[f'stride_{stride}_deg']:.3f}° rms away")
+        away = found[f"stride_{stride}_deg"]
+        print(f"average over a cell from one window in {stride} along both axes: {away:.3f}° rms away")
     return found
 
 

@@ -1,11 +1,15 @@
 """`unitcell report`: chapters 05 to 08 on somebody's image, in one page that asks for nothing."""
 
+from dataclasses import replace
+
 import nbformat
 import pytest
 from browser import REMEDY, Browser, chromium
-from unitcell.artefacts import load_table
+from unitcell.artefacts import load_table, save_table
+from unitcell.book.ledger import Ledger
 from unitcell.book.workflow import load_profile
-from unitcell.commands.chapter_report import bound, report_of_image
+from unitcell.commands import chapter_report
+from unitcell.commands.chapter_report import ChapterFailed, bound, report_of_image
 from unitcell.errors import InputError
 from unitcell.networks.tilt_network import load_network
 from unitcell.tilts.inference import simulated_control
@@ -48,6 +52,48 @@ def test_the_page_is_alive_and_asks_for_nothing(page):
         assert min(plots) > 0
 
 
+def one_cell(folder, chapter):
+    """An executed notebook of one line."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f"# {chapter}")])
+    folder.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, folder / "one.ipynb")
+    return folder / "one.ipynb"
+
+
+def test_a_check_that_does_not_hold_is_the_first_line_of_the_page(tmp_path, monkeypatch):
+    def run(chapter, parameters, folder):
+        executed = one_cell(folder, chapter)
+        if chapter == "08_gmm_cvae":
+            ledger = Ledger()
+            ledger.check("ARI", 0.2, published="1", low=0.9, high=1)
+            save_table(ledger.table(), folder / "checks.csv")
+            raise ChapterFailed("[08] failed\n  reason\n  kept", 1, executed, complete=True)
+        return executed
+
+    monkeypatch.setattr(chapter_report, "run_chapter", run)
+    image = simulated_control(load_network().card, field_A=30.0, pixel_size_A=0.2)
+    text = report_of_image(image, tmp_path).read_text()
+    doubt = text.index("Do not trust chapter 08 on this image: ARI is 0.2, tolerance 0.9 to 1.")
+    assert doubt < text.index("05_infer_tilts")
+    assert 'role="alert"' in text
+
+
+def test_only_a_dark_field_image_goes_on_without_tilts(tmp_path, monkeypatch):
+    def run(chapter, parameters, folder):
+        if chapter == "05_infer_tilts":
+            raise ChapterFailed("[05] failed\n  No lattice.\n  kept", 2, folder / "failed.ipynb")
+        return one_cell(folder, chapter)
+
+    monkeypatch.setattr(chapter_report, "run_chapter", run)
+    image = simulated_control(load_network().card, field_A=30.0, pixel_size_A=0.2)
+    with pytest.raises(ChapterFailed, match="No lattice"):
+        report_of_image(image, tmp_path / "bright")
+    assert not (tmp_path / "bright" / "report.html").exists()
+    text = report_of_image(replace(image, inverted=True), tmp_path / "dark").read_text()
+    assert "No tilts were read: No lattice." in text
+    assert "06_find_atoms" in text
+
+
 def test_nothing_cannot_be_bound():
     with pytest.raises(InputError, match="no chapter to bind"):
         bound([], "x")
@@ -57,12 +103,14 @@ def test_code_and_widgets_stay_out(tmp_path):
     notebook = nbformat.v4.new_notebook(
         cells=[
             nbformat.v4.new_markdown_cell("# Words"),
+            nbformat.v4.new_markdown_cell("# Of twins", metadata={"tags": ["book-only"]}),
             nbformat.v4.new_code_cell(
                 "secret = 1",
                 outputs=[
+                    nbformat.v4.new_output("stream", name="stderr", text="grumble"),
                     nbformat.v4.new_output(
                         "display_data", {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}}
-                    )
+                    ),
                 ],
             ),
         ]
@@ -72,4 +120,6 @@ def test_code_and_widgets_stay_out(tmp_path):
     assert "<title>A &amp; B</title>" in text
     assert "Words" in text
     assert "secret" not in text
+    assert "Of twins" not in text
+    assert "grumble" not in text
     assert "widget-view" not in text

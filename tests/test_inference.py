@@ -52,7 +52,7 @@ def tilts(image):
 
 def test_table_has_the_contract_columns_and_a_row_per_b_column(image, tilts):
     assert tuple(tilts.columns) == COLUMNS
-    assert len(COLUMNS) == 23
+    assert len(COLUMNS) == 27
     lattice = register(image, A_A)
     assert len(tilts) == len(lattice.b_columns)
     means = extract_windows(image, lattice).mean((1, 2))

@@ -5,13 +5,14 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 from unitcell import cli
 from unitcell.artefacts import load_dataset, load_table
 from unitcell.micrographs.images import StemImage
 from unitcell.networks.tilt_network import load_network
-from unitcell.tilts.analysis import analyse
+from unitcell.tilts.analysis import _of_the_patterns, analyse
 from unitcell.tilts.inference import COLUMNS, infer_tilts, simulated_control
 
 PIXEL_A = 0.12
@@ -119,3 +120,12 @@ def test_warnings_name_what_is_wrong(control):
     assert "check pixel_size_A" in warnings
     assert "45 mrad" in warnings
     assert "simulated" in warnings
+
+
+def test_a_pattern_that_rests_on_gamma_alone_is_warned_of():
+    tilts = pd.DataFrame({"pattern": ["a0a0c±"] * 4 + ["a-a-c+"], "gamma_deg_lo": [0.0, 0.0, 0.0, 1.0, 0.0]})
+    (warning,) = _of_the_patterns(tilts)
+    assert "In 4 columns nothing but γ" in warning
+    assert "75%" in warning
+    assert not list(_of_the_patterns(tilts.assign(gamma_deg_lo=1.0)))
+    assert not list(_of_the_patterns(tilts.assign(pattern="a0a0c0")))

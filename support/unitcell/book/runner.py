@@ -18,12 +18,14 @@ from unitcell.book.workflow import BUILD_PID, CHAPTERS, SIGNED, notebook
 class ChapterFailed(Exception):
     """A cell failed: which one, and why, in three lines.
 
-    `exit_status` is 2 where the chapter refused its input, 1 otherwise.
+    `exit_status` is 2 where the chapter refused its input, 1 otherwise. `reason` is the second line, `notebook` what
+    was executed, and `complete` says that all of it was: only a check of its ledger did not hold.
     """
 
-    def __init__(self, message, exit_status):
+    def __init__(self, message, exit_status, notebook=None, complete=False):
         super().__init__(message)
-        self.exit_status = exit_status
+        self.exit_status, self.notebook, self.complete = exit_status, notebook, complete
+        self.reason = message.splitlines()[min(1, message.count("\n"))].strip()
 
 
 def run_chapter(chapter, parameters, folder):
@@ -66,7 +68,8 @@ def run_chapter(chapter, parameters, folder):
             )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         running.replace(failed)
-        raise ChapterFailed(*_failure(chapter, error, progress, failed)) from error
+        complete = error.ename == "CheckFailed" and all((folder / name).is_file() for name in SIGNED)
+        raise ChapterFailed(*_failure(chapter, error, progress, failed), failed, complete) from error
     missing = [name for name in (*CHAPTERS[chapter].writes, *SIGNED) if not (folder / name).is_file()]
     if missing:
         running.replace(failed)

@@ -10,16 +10,21 @@ import nbformat
 import numpy as np
 from traitlets.config import Config
 
-from unitcell.artefacts import written
+from unitcell.artefacts import load_table, written
 from unitcell.book.pages import PANEL_THERE, panel_folder, scripts
 from unitcell.book.runner import ChapterFailed, run_chapter
 from unitcell.errors import InputError
+from unitcell.networks.network_choice import choose_network
 from unitcell.networks.tilt_network import load_network
 from unitcell.tilts.inference import disagreements
 
 __all__ = ["ChapterFailed", "report_of_image"]
 
 WINDOW_CELLS = 2.0  # edge of the sub-images of chapters 06 to 08, in lattice parameters
+MATH = (
+    r"window.MathJax = {tex: {inlineMath: [['$', '$'], ['\\(', '\\)']]}};"  # notebooks write formulas between dollars
+)
+ALERT = "border-left: 4px solid #d55e00; padding: 0.3rem 0.8rem; background: #fdf1e9; color: #1a1a1a"
 WINDOW_POINTS = 24  # after binning
 
 
@@ -33,10 +38,10 @@ def report_of_image(image, folder, reading=None, network=None, seed=0, more=None
     folder : path
         Each chapter leaves its results in a folder of its own there.
     reading : dict, optional
-        How chapter 05 shall read the image itself: its parameters image, pixel_size_A, frame, invert, lattice_A. By
-        default it gets the pixels, without what a file says of the microscope.
+        How chapter 05 shall read the image itself: its parameters image, pixel_size_A, frame, invert, lattice_A and
+        microscope. By default it gets the pixels and what `image.recorded` says.
     network : path, optional
-        Tilt network; by default the committed one.
+        Tilt network; by default the committed one that fits best (`unitcell.networks.network_choice`).
     seed : int
     more : dict of str to dict, optional
         Further parameters by chapter.
@@ -51,18 +56,41 @@ def report_of_image(image, folder, reading=None, network=None, seed=0, more=None
     InputError
         No such network, one for another electron energy, or parameters that cannot be.
     unitcell.book.runner.ChapterFailed
-        A chapter failed; those before it are kept.
+        A chapter failed; those before it are kept. One whose checks do not all hold on this image is bound with the
+        others, and chapter 05 is left out where it refuses a dark-field image: the page says so in its first line.
     """
-    folder, card = Path(folder), load_network(network).card
+    folder = Path(folder)
+    card = load_network(network).card if network else choose_network(image.recorded).card
     disagreements(image, card)
-    executed = [
-        run_chapter(chapter, parameters | (more or {}).get(chapter, {}) | {"seed": seed}, folder / chapter)
-        for chapter, parameters in _parameters(image, folder, reading, network, card).items()
-    ]
+    executed, doubts = [], []
+    for chapter, parameters in _parameters(image, folder, reading, network, card).items():
+        given = parameters | (more or {}).get(chapter, {}) | {"seed": seed}
+        try:
+            executed.append(run_chapter(chapter, given, folder / chapter))
+        except ChapterFailed as failure:
+            if failure.complete:
+                executed.append(failure.notebook)
+                doubts.append(_doubt(chapter, folder / chapter / "checks.csv"))
+            elif image.inverted and chapter == "05_infer_tilts" and failure.exit_status == 2:
+                doubts.append(f"No tilts were read: {failure.reason}")
+            else:
+                raise
+            print(doubts[-1])
     page = folder / "report.html"
     with written(page) as temporary:
-        temporary.write_text(bound(executed, f"Report of {image.name}"), encoding="utf-8")
+        temporary.write_text(bound(executed, f"Report of {image.name}", doubts), encoding="utf-8")
     return page
+
+
+def _doubt(chapter, path):
+    """What of a chapter's ledger does not hold on this image, in a sentence."""
+    checks = load_table(path, ("check", "this run", "tolerance", "verdict"))
+    failed = checks[checks.verdict == "fails"]
+    lines = [
+        f"{row.check} is {value}, tolerance {row.tolerance}"
+        for row, value in zip(failed.itertuples(), failed["this run"], strict=True)
+    ]
+    return f"Do not trust chapter {chapter[:2]} on this image: {'; '.join(lines)}."
 
 
 def _parameters(image, folder, reading, network, card):
@@ -79,20 +107,24 @@ def _parameters(image, folder, reading, network, card):
     windows = {"window_px": 2 * binning * round(window_px / (2 * binning)), "binning": binning, "a_spacing_A": None}
     patches = str(folder / "06_find_atoms" / "patches.nc")
     return {
-        "05_infer_tilts": (reading or dark) | {"network": str(network) if network else None},
+        "05_infer_tilts": (reading or dark | {"microscope": image.recorded})
+        | {"network": str(network) if network else None},
         "06_find_atoms": turned | windows,
-        "07_rvae": {"patches": patches},
-        "08_gmm_cvae": {"patches": patches, "latent": str(folder / "07_rvae" / "latent.csv")},
+        "07_rvae": {"patches": patches, "twin_count": 0},
+        # Its comparison of methods is about them, not about the image.
+        "08_gmm_cvae": {"patches": patches, "latent": str(folder / "07_rvae" / "latent.csv"), "turned_epochs": 0},
     }
 
 
-def bound(notebooks, title):
+def bound(notebooks, title, doubts=()):
     """Executed notebooks as one page, with every script and picture inside it.
 
     Parameters
     ----------
     notebooks : list of Path
     title : str
+    doubts : sequence of str
+        Sentences to stand above everything.
 
     Returns
     -------
@@ -112,8 +144,9 @@ def bound(notebooks, title):
     head = re.sub(r'<script src="[^"]*"[^>]*></script>', "", head)
     bodies = [re.search(r"<main>(.*)</main>", page, re.DOTALL).group(1) for page in pages]
     opening = re.match(r"\s*<body[^>]*>", rest).group(0)
-    code = "".join(f"<script>{_embeddable(path)}</script>" for path in scripts())
-    return _inlined(f"{head}{code}</head>{opening}<main>{'<hr>'.join(bodies)}</main></body></html>")
+    above = "".join(f'<p role="alert" style="{ALERT}">{html.escape(doubt)}</p>' for doubt in doubts)
+    code = f"<script>{MATH}</script>" + "".join(f"<script>{_embeddable(path)}</script>" for path in scripts())
+    return _inlined(f"{head}{code}</head>{opening}<main>{above}{'<hr>'.join(bodies)}</main></body></html>")
 
 
 def _embeddable(script):
@@ -122,15 +155,18 @@ def _embeddable(script):
 
 
 def _without_hidden(notebook):
-    """A notebook without the cells and outputs that pages leave out, and without widgets, which fetch their scripts."""
+    """A notebook without what pages leave out, what is about other images than the reader's (`book-only`), warnings of
+    libraries, and widgets, which fetch their scripts."""
     notebook.metadata.pop("widgets", None)
+    left_out = {"remove-cell", "book-only"}
+    notebook.cells = [cell for cell in notebook.cells if not left_out & set(cell.metadata.get("tags", []))]
     for cell in notebook.cells:
-        tags = cell.metadata.get("tags", [])
-        if "remove-output" in tags:
-            cell.outputs = []
-        for output in cell.get("outputs", []):
+        if "outputs" not in cell:
+            continue
+        shown = [output for output in cell.outputs if output.get("name") != "stderr"]
+        cell.outputs = [] if "remove-output" in cell.metadata.get("tags", []) else shown
+        for output in cell.outputs:
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
-    notebook.cells = [cell for cell in notebook.cells if "remove-cell" not in cell.metadata.get("tags", [])]
     return notebook
 
 

@@ -1,6 +1,7 @@
 """`unitcell tilts`, `report` and `microscope`: from somebody's image to its tilts, four chapters, or its apertures."""
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,16 @@ Invert = Annotated[bool, typer.Option("--invert", help="Turn a dark-field image'
 LatticeParameter = Annotated[
     float | None, typer.Option("--lattice-A", help="Expected pseudo-cubic lattice parameter [Å].")
 ]
-Weights = Annotated[Path | None, typer.Option(help="tilt_network.safetensors of your microscope [the book's].")]
+Weights = Annotated[
+    Path | None, typer.Option(help="tilt_network.safetensors of your microscope [the committed one that fits best].")
+]
+Semiangle = Annotated[
+    float | None, typer.Option("--semiangle-mrad", help="Of the probe [mrad], where the file does not say or is wrong.")
+]
+Energy = Annotated[float | None, typer.Option("--energy-eV", help="Of the electrons [eV], likewise.")]
+MicroscopeFile = Annotated[
+    Path | None, typer.Option("--microscope", help="YAML file of the microscope that took the image, as for 'train'.")
+]
 Seed = Annotated[int, typer.Option()]
 
 
@@ -35,24 +45,33 @@ def tilts(
     invert: Invert = False,
     lattice_A: LatticeParameter = None,
     network: Weights = None,
+    semiangle_mrad: Semiangle = None,
+    energy_eV: Energy = None,
+    microscope: MicroscopeFile = None,
 ):
     """Read octahedral tilts off one ABF image: tilts.csv, regions.csv, tilt_maps.nc and report.html."""
     from unitcell.micrographs.images import read_image
+    from unitcell.networks.network_choice import choose_network
     from unitcell.networks.tilt_network import load_network
     from unitcell.tilts.analysis import all_maps, analyse, same_microscope
     from unitcell.tilts.dense import load_dense_network
     from unitcell.tilts.tilt_report import save_report, terminal_lines
 
+    stated = _stated(semiangle_mrad, energy_eV, microscope)
     micrograph = read_image(image, pixel_size_A, frame=_frame(frame), invert=invert)
-    model = load_network(network)
+    micrograph = replace(micrograph, recorded=micrograph.recorded | stated)
+    choice = None if network else choose_network(micrograph.recorded)
+    model = load_network(choice.path if choice else network)
     typer.echo(f"image     {micrograph.name}, {' × '.join(map(str, micrograph.intensity.shape[::-1]))} px", err=True)
+    if choice:
+        typer.echo(f"network   {choice.reason}", err=True)
     analysis = analyse(micrograph, model, lattice_A, progress=True)
     dense_network, dense_card = load_dense_network()
     if not same_microscope(dense_card, model.card):
         dense_network = None
         typer.echo("The dense map is left out: its network is of another microscope.", err=True)
     maps = all_maps(analysis, dense_network, progress=True)
-    page = save_report(analysis, maps, out or _folder_of(image, "tilts"), model.card)
+    page = save_report(analysis, maps, out or _folder_of(image, "tilts"), model.card, choice.reason if choice else "")
     for line in terminal_lines(analysis):
         typer.echo(line)
     typer.echo(f"report    {page}")
@@ -66,6 +85,9 @@ def report(
     invert: Invert = False,
     lattice_A: LatticeParameter = None,
     network: Weights = None,
+    semiangle_mrad: Semiangle = None,
+    energy_eV: Energy = None,
+    microscope: MicroscopeFile = None,
     seed: Seed = 0,
 ):
     """Run chapters 05 to 08 on one image and put them into one HTML page that needs nothing else."""
@@ -73,12 +95,16 @@ def report(
     from unitcell.micrographs.images import read_image
 
     chosen = _frame(frame)
+    stated = _stated(semiangle_mrad, energy_eV, microscope)
     micrograph = read_image(image, pixel_size_A, frame=chosen, invert=invert)
+    micrograph = replace(micrograph, recorded=micrograph.recorded | stated)
     reading = {"image": str(image.resolve()), "pixel_size_A": pixel_size_A, "frame": chosen, "invert": invert}
-    reading |= {"lattice_A": lattice_A}
+    reading |= {"lattice_A": lattice_A, "microscope": stated}
     try:
         page = report_of_image(micrograph, out or _folder_of(image, "report"), reading, network=network, seed=seed)
     except ChapterFailed as failure:
+        if failure.exit_status == 2:
+            raise InputError(f"{failure.reason} (The notebook up to there: {failure.notebook})") from failure
         raise InputError(" ".join(line.strip() for line in str(failure).splitlines())) from failure
     typer.echo(f"report    {page}")
 
@@ -105,6 +131,16 @@ def microscope(
             f"{end.values['thickness_A']:.0f} Å thick: {end.residual:.2%} of the image is left unexplained"
         )
     typer.echo(str(save_microscope(ends[0], material, energy_eV, out or Path(f"{image.stem}_microscope.yml"))))
+
+
+def _stated(semiangle_mrad, energy_eV, path):
+    """What options and a microscope's file say of the microscope, options first: dict for `StemImage.recorded`."""
+    from unitcell.networks.network_choice import WORDS
+    from unitcell.networks.your_microscope import load_microscope_file
+
+    of_file = load_microscope_file(path)[0].as_attributes() if path else {}
+    said = {"semiangle_mrad": semiangle_mrad, "energy_eV": energy_eV}
+    return {key: of_file[key] for key in WORDS if key in of_file} | {k: v for k, v in said.items() if v is not None}
 
 
 def _frame(text):

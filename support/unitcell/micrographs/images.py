@@ -40,7 +40,8 @@ class StemImage:
     simulated : bool
         Whether the image was computed; pages must say so.
     recorded : dict
-        What the file says of the microscope, among energy_eV and semiangle_mrad.
+        What the file, or whoever gives it, says of the microscope, among energy_eV, semiangle_mrad, inner_mrad and
+        outer_mrad.
     inverted : bool
         Whether dark and bright were exchanged on reading; pages must say so.
     """

@@ -24,7 +24,7 @@ def model_card(ensemble):
     dict of str to str
     """
     card = ensemble.card
-    rows = {"microscope": _microscope(card)} | _training(card)
+    rows = {"microscope": microscope_words(card)} | _training(card)
     parameters = sum(p.numel() for p in ensemble.members[0].parameters())
     rows["networks"] = f"{len(ensemble.members)} of {parameters:,} parameters"
     for name in ("v", "u", "gamma", "alternation"):
@@ -51,7 +51,7 @@ def card_table(ensemble):
     return styled.set_properties(subset=[" "], **{"overflow-wrap": "anywhere"})  # or a checksum would widen the page
 
 
-def _microscope(card):
+def microscope_words(card):
     """Energy and apertures in words."""
     return (
         f"{card['energy_eV'] / 1e3:g} kV, probe {card['semiangle_mrad']:g} mrad, detector {card['inner_mrad']:g} to "

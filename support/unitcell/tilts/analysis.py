@@ -14,6 +14,7 @@ from unitcell.tilts.pattern_verdict import regions, verdict
 from unitcell.tilts.patterns import column_patterns
 
 ALIEN = 0.95  # ood above which a window is unlike those trained on
+GAMMA_ALONE = "a0a0c±"  # a pattern that nothing but γ speaks for
 ALIEN_SHARE = 0.25  # of the columns, above which the whole image is
 SCALE_OFF = 0.03  # of the lattice found against the one expected
 MISALIGNED_A = 0.1  # B columns off the centre between A columns
@@ -86,6 +87,7 @@ def analyse(image, network, lattice_A=None, seed=0, *, lattice=None, progress=Fa
     words = verdict(tilts, patterns, found)
     tilts = tilts.join(patterns)
     warnings = [*said, *_of_the_image(image), *_of_the_lattice(image, lattice, expected_A), *_of_the_windows(tilts)]
+    warnings += _of_the_patterns(tilts)
     return Analysis(image, lattice, tilts, found, words, summarise(tilts), tilt_maps(tilts, image), warnings)
 
 
@@ -154,4 +156,15 @@ def _of_the_windows(tilts):
         yield (
             f"{alien:.0%} of the windows are unlike the images that the network was trained on (ood above {ALIEN:g}): "
             "do not trust their tilts; train for your microscope with 'unitcell train --microscope'."
+        )
+
+
+def _of_the_patterns(tilts):
+    """What intervals say of patterns."""
+    alone = tilts[tilts.pattern == GAMMA_ALONE]
+    hold_zero = (alone.gamma_deg_lo <= 0).mean()
+    if len(alone) and hold_zero > 0.5:
+        yield (
+            f"In {len(alone)} columns nothing but γ speaks against an untilted crystal, and {hold_zero:.0%} of its "
+            "intervals there hold zero: the network reads some 2 to 5° of γ in crystals without it."
         )

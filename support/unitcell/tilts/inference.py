@@ -1,4 +1,4 @@
-"""From an ABF image to tilts column by column: register, cut windows, ask the network, tabulate."""
+"""From an ABF image to tilts column by column: register, cut windows, average those alike, ask the network."""
 
 import numpy as np
 import pandas as pd
@@ -10,10 +10,18 @@ from unitcell.errors import InputError
 from unitcell.micrographs.images import StemImage
 from unitcell.registration.lattice import iter_windows, register
 from unitcell.scattering import Microscope, annular_images
+from unitcell.tilts.window_averaging import WindowStore
 
 TILTS = ("v", "u", "gamma", "alpha", "beta", "alternation")
-COLUMNS = ("row", "col", "x_px", "y_px", *(f"{t}_{end}" for t in TILTS for end in ("deg", "deg_lo", "deg_hi")), "ood")
-ALIKE = {"energy_eV": 0.02, "semiangle_mrad": 0.1}  # relative differences that do not matter
+ANSWERS = (*(f"{t}_{end}" for t in TILTS for end in ("deg", "deg_lo", "deg_hi")), "ood")
+OWN = ("v", "u", "gamma")  # tabulated as a column's own window alone has them, too
+COLUMNS = ("row", "col", "x_px", "y_px", *ANSWERS, "windows_averaged", *(f"{t}_own_deg" for t in OWN))
+ALIKE = {
+    "energy_eV": 0.02,
+    "semiangle_mrad": 0.1,
+    "inner_mrad": 0.15,
+    "outer_mrad": 0.15,
+}  # relative differences that do not matter
 CELL_SAMPLES = (40, 28)  # rows along [001], columns along [110], of a simulated cell: the pitch of a window
 MEANING = {
     "v": "tilt about the beam [1-10]",
@@ -34,8 +42,12 @@ PATTERN_MEANING = {
 }
 
 
-def infer_tilts(image, network, lattice_A=None, seed=0, *, lattice=None, progress=False):
+def infer_tilts(image, network, lattice_A=None, seed=0, *, lattice=None, averaged=True, progress=False):
     """Octahedral tilts at every B column of an ABF image.
+
+    Each window is averaged with those around it that show the same (`tilts.window_averaging`). Intervals keep the
+    width that the network states for the column's own window: averaging takes noise away, but not what a network gets
+    wrong alike in all of them.
 
     Parameters
     ----------
@@ -48,6 +60,8 @@ def infer_tilts(image, network, lattice_A=None, seed=0, *, lattice=None, progres
         Passed to the network.
     lattice : unitcell.registration.lattice.Lattice, optional
         Registered in this image before; by default it is registered here.
+    averaged : bool
+        Whether to average windows; False reads each alone, as networks without `familiarity` do.
     progress : bool
         Show how many windows are read.
 
@@ -56,8 +70,8 @@ def infer_tilts(image, network, lattice_A=None, seed=0, *, lattice=None, progres
     pandas.DataFrame
         One row per B column: row, col, x_px, y_px [px], then for v, u, gamma, alpha, beta and alternation `_deg` and
         the ends `_deg_lo`, `_deg_hi` of a 90 % interval [°] on the canonical branch (gamma ≥ 0; the mirror is as
-        likely), and `ood`. Columns whose window (4 × 2 cells) reaches outside the image keep their row, with NaN for
-        tilts and ood.
+        likely), `ood`; `windows_averaged`, how many; and v, u and gamma of the column's own window as `_own_deg`.
+        Columns whose window (4 × 2 cells) reaches outside the image keep their row, with NaN for all that is read.
 
     Raises
     ------
@@ -68,25 +82,53 @@ def infer_tilts(image, network, lattice_A=None, seed=0, *, lattice=None, progres
     disagreements(image, network.card)
     lattice = lattice or register(image, network.card["lattice_A"] if lattice_A is None else lattice_A)
     table = lattice.b_columns[["row", "col", "x_px", "y_px"]].copy()
-    for name in COLUMNS[4:]:
-        table[name] = np.nan
-    first = 0
-    with tqdm(total=len(table), desc="windows", disable=not progress) as bar:
+    components = (getattr(network, "familiarity", None) or {}).get("components") if averaged else None
+    store = None if components is None else WindowStore(components)
+    with tqdm(total=len(table) * (2 if store else 1), desc="windows", disable=not progress) as bar:
+        read = []
         for windows in iter_windows(image, lattice):
-            whole = np.isfinite(windows).all((1, 2))
-            rows = table.index[first : first + len(windows)][whole]
-            if len(rows):
-                predicted = network.predict(windows[whole], seed=seed)
-                for name in COLUMNS[4:]:
-                    table.loc[rows, name] = np.asarray(predicted[name], float)
-            first += len(windows)
+            read.append(_answers(network, windows, seed))
+            if store:
+                store.add(windows)
             bar.update(len(windows))
+        table[list(ANSWERS)] = np.concatenate(read)
+        table["windows_averaged"] = np.where(table.v_deg.notna(), 1.0, np.nan)
+        table[[f"{name}_own_deg" for name in OWN]] = table[[f"{name}_deg" for name in OWN]]
+        if store and table.v_deg.notna().any():
+            _read_averages(table, network, store, seed, bar)
     if table.v_deg.isna().all():
         raise InputError(
             f"{image.name} has no B column with its 4 × 2 cells of surroundings inside the image: "
             "give a larger field of view."
         )
     return table
+
+
+def _answers(network, windows, seed):
+    """What a network says of windows: ndarray (n, len(ANSWERS)), NaN for those that are not whole."""
+    found = np.full((len(windows), len(ANSWERS)), np.nan)
+    whole = np.isfinite(windows).all((1, 2))
+    if whole.any():
+        predicted = network.predict(windows[whole], seed=seed)
+        found[whole] = np.column_stack([np.asarray(predicted[name], float) for name in ANSWERS])
+    return found
+
+
+def _read_averages(table, network, store, seed, bar):
+    """Put what the network says of averaged windows into the table, in place; widths of intervals and ood stay."""
+    answers, numbers = [], []
+    for windows, number in store.averages(table.row, table.col):
+        answers.append(_answers(network, windows, seed))
+        numbers.append(number)
+        bar.update(len(windows))
+    centres = pd.DataFrame(np.concatenate(answers), table.index, ANSWERS)
+    table["windows_averaged"] = np.concatenate(numbers)
+    for name in TILTS:
+        half = table[f"{name}_deg_hi"] - table[f"{name}_deg"]
+        least = 0.0 if name in ("gamma", "alternation") else -np.inf  # as in `TiltEnsemble.predict`
+        table[f"{name}_deg"] = centres[f"{name}_deg"]
+        table[f"{name}_deg_lo"] = (centres[f"{name}_deg"] - half).clip(lower=least)
+        table[f"{name}_deg_hi"] = centres[f"{name}_deg"] + half
 
 
 def disagreements(image, card):
@@ -96,7 +138,7 @@ def disagreements(image, card):
     ----------
     image : unitcell.micrographs.images.StemImage
     card : dict
-        Of the network: energy_eV and semiangle_mrad.
+        Of the network: energy_eV, semiangle_mrad, inner_mrad and outer_mrad.
 
     Returns
     -------
@@ -109,6 +151,7 @@ def disagreements(image, card):
         Another electron energy: the images differ too much.
     """
     said = {"energy_eV": (f"{image.name} was recorded at", 1e-3, "kV"), "semiangle_mrad": ("Its probe has", 1, "mrad")}
+    said |= {"inner_mrad": ("Its detector begins at", 1, "mrad"), "outer_mrad": ("Its detector ends at", 1, "mrad")}
     warnings = []
     for key, (what, factor, unit) in said.items():
         found, known = image.recorded.get(key), card.get(key)
@@ -124,8 +167,9 @@ def disagreements(image, card):
 def tilt_maps(tilts, image):
     """The table of `infer_tilts` as maps over row (along [001]) and col (along [110]): xarray.Dataset.
 
-    Variables v, u, gamma, alpha, beta, alternation [degree] with `_lo` and `_hi`, ood, and x_px, y_px of the B columns;
-    and what `tilts.patterns.column_patterns` adds, where the table has it ('' or NaN where there is no column).
+    Variables v, u, gamma, alpha, beta, alternation [degree] with `_lo` and `_hi`, ood, windows_averaged, v_own, u_own,
+    gamma_own [degree], and x_px, y_px of the B columns; and what `tilts.patterns.column_patterns` adds, where the
+    table has it ('' or NaN where there is no column).
     """
     maps = tilts.set_index(["row", "col"]).to_xarray()
     if "pattern" in maps:
@@ -139,6 +183,10 @@ def tilt_maps(tilts, image):
         for end, words in (("lo", "lower"), ("hi", "upper")):
             what = f"{words} end of the 90 % interval of {name}"
             maps[f"{name}_{end}"].attrs = {"units": "degree", "long_name": what}
+    maps = maps.rename({f"{name}_own_deg": f"{name}_own" for name in OWN})
+    for name in OWN:
+        maps[f"{name}_own"].attrs = {"units": "degree", "long_name": f"{MEANING[name]}, by the column's window alone"}
+    maps["windows_averaged"].attrs = {"units": "1", "long_name": "windows averaged before reading, their own included"}
     maps["ood"].attrs = {"units": "1", "long_name": "how unlike the training images the window is"}
     for axis in "xy":
         maps[f"{axis}_px"].attrs = {"units": "pixel", "long_name": f"{axis} of the B column in the image"}

@@ -32,6 +32,7 @@ UNSIGNED = np.arange(25) * STEP_DEG  # alternation, of two axes
 POLAR = np.arange(19) * STEP_DEG  # γ ≥ 0
 FREEDOM = 4  # of Student's t: errors have heavier tails than a normal distribution
 STRAY = 0.05  # share of columns that say nothing of their neighbourhood
+COMMON = 0.5  # share of the variance of errors that neighbouring columns have in common
 LEAST_SIGMA_DEG = 0.4  # below half a step of the grid, and below the differences between neighbouring cells
 
 # In-plane parts: what acts about a and b, in the order '-', '+', '0', for the mirror exchanges them. The two kinds of
@@ -96,7 +97,8 @@ def on_lattice(tilts):
     Parameters
     ----------
     tilts : pandas.DataFrame
-        row, col, and v, u, gamma, alternation as `_deg` and `_deg_hi`.
+        row, col, and v, u, gamma, alternation as `_deg` and `_deg_hi`; where it has `windows_averaged`, intervals are
+        those of single windows, and averages have √(c + (1 − c)/n) of their standard deviation, c = `COMMON`.
 
     Returns
     -------
@@ -134,7 +136,11 @@ def on_lattice(tilts):
         for key, value in ((name, numbers[:, 2 * i]), (f"sigma_{name}", numbers[:, 2 * i + 1] - numbers[:, 2 * i])):
             maps[key] = np.full(shape, np.nan)
             maps[key][places] = np.where(read, value, np.nan)
+    left = np.ones(shape)
+    if "windows_averaged" in tilts:
+        left[places] = np.sqrt(COMMON + (1 - COMMON) / tilts.windows_averaged.fillna(1).to_numpy(float))
     for name in READ:
+        maps[f"sigma_{name}"] *= left
         maps[f"sigma_{name}"] = np.maximum(maps[f"sigma_{name}"] / stats.norm.ppf(0.95), LEAST_SIGMA_DEG)
     return maps, places
 

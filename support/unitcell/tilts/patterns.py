@@ -27,6 +27,7 @@ from scipy.special import logsumexp
 from unitcell.crystals.tilt_coordinates import canonical, to_projection, to_pseudocubic
 from unitcell.errors import InputError
 from unitcell.tilts.pattern_evidence import (
+    COMMON,
     EQUAL_DEG,
     NAMES,
     READ,
@@ -40,7 +41,6 @@ from unitcell.tilts.pattern_evidence import (
     phased,
 )
 
-COMMON = 0.5  # share of the variance of errors that neighbouring columns have in common
 COUPLING = 1.0  # of the Potts model: log odds that one sure neighbour adds
 CAUTION = 0.5  # share of the coupling that enters probabilities: neighbours err alike. Calibrated on simulated tables
 ROUNDS = 8  # of the mean field

@@ -10,6 +10,7 @@ import numpy as np
 
 from unitcell.artefacts import save_dataset, save_table, written
 from unitcell.book.figures import use_style
+from unitcell.networks.model_card import microscope_words
 from unitcell.tilts.map_figures import SYMBOL, column_figure, glazer_text, pattern_figure, profile_figure, tilt_figure
 from unitcell.tilts.pattern_verdict import save_regions
 
@@ -28,7 +29,7 @@ LIMITS = (
 )
 
 
-def save_report(analysis, maps, folder, network_card):
+def save_report(analysis, maps, folder, network_card, chosen=""):
     """Write tilts.csv, regions.csv, tilt_maps.nc and report.html of one image.
 
     Parameters
@@ -40,6 +41,8 @@ def save_report(analysis, maps, folder, network_card):
         Made if it is not there.
     network_card : dict
         Of the network, for the page's last lines.
+    chosen : str
+        Why that network, in a sentence.
 
     Returns
     -------
@@ -47,7 +50,7 @@ def save_report(analysis, maps, folder, network_card):
         Of report.html, which is written last.
     """
     folder = Path(folder)
-    page = report_page(analysis, network_card)
+    page = report_page(analysis, network_card, chosen)
     save_table(analysis.tilts, folder / "tilts.csv")
     save_regions(analysis.regions, folder / "regions.csv")
     save_dataset(maps, folder / "tilt_maps.nc")
@@ -56,7 +59,7 @@ def save_report(analysis, maps, folder, network_card):
     return folder / "report.html"
 
 
-def report_page(analysis, network_card):
+def report_page(analysis, network_card, chosen=""):
     """The page as text, its figures inside it."""
     use_style()
     image, name = analysis.image, html.escape(analysis.image.name)
@@ -76,8 +79,7 @@ def report_page(analysis, network_card):
         _table(region_rows(analysis.regions)),
         "<h2>What this projection cannot tell</h2>",
         "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in LIMITS) + "</ul>",
-        f"<p>Read by a network trained for {network_card['energy_eV'] / 1e3:g} kV, {network_card['semiangle_mrad']:g} "
-        f"mrad and a detector from {network_card['inner_mrad']:g} to {network_card['outer_mrad']:g} mrad.</p>",
+        f"<p>Read by a network trained for {html.escape(microscope_words(network_card))}. {html.escape(chosen)}</p>",
     ]
     body = "\n".join(parts)
     return (
