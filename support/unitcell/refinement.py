@@ -24,10 +24,10 @@ from unitcell.peaks import Peaks, changed, information, rendered, slopes
 ROUNDS = 8
 WEIGHED = (1, 2, 3, 4)  # rounds that estimate the noise
 SEARCHED = (2, 3, 4, 5)  # rounds that look for faint columns
-STEPS = 8  # of conjugate gradients
+STEPS = 10  # of conjugate gradients
 SOLVED = 1e-4  # of the first residual's square: then they stop
-SIGMA, TAIL, WIDER = 0.17, 0.35, 2.2  # σ in distances between neighbours, f and κ to begin with
-ALIKE = (0.02, 0.03)  # standard deviations of σ_n / σ and f_n
+SIGMA, TAIL, WIDER = 0.14, 0.5, 2.2  # σ in distances between neighbours, f and κ to begin with
+ALIKE = (0.03, 0.05)  # standard deviations of σ_n / σ and f_n
 FAINT_ALIKE = (0.2, 0.1)  # the same for faint columns
 FAINT_SIGNIFICANCE = 4.5  # standard deviations
 FAINT_APART = 0.6  # nearest place beside a column, in distances between neighbours
