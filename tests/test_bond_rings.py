@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from unitcell.bond_rings import grains, orientation, rings
+from unitcell.bond_rings import completeness, grains, orientation, rings, rotation_in_spectrum
 from unitcell.errors import InputError
 
 BOND = 1.42
@@ -13,7 +13,7 @@ def honeycomb(turn_deg, half=20.0):
     a = BOND * np.sqrt(3)
     i, j = np.mgrid[-40:41, -40:41].reshape(2, -1, 1)
     cells = i * np.array([a, 0.0]) + j * np.array([a / 2, a * np.sqrt(3) / 2])
-    atoms = np.concatenate([cells, cells + [0, BOND]]) + [0.3, 0.2]
+    atoms = np.concatenate([cells, cells + np.array([0, BOND])]) + np.array([0.3, 0.2])
     c, s = np.cos(np.radians(turn_deg)), np.sin(np.radians(turn_deg))
     atoms = atoms @ np.array([[c, -s], [s, c]])
     return atoms[(np.abs(atoms) < half).all(axis=1)]
@@ -57,3 +57,16 @@ def test_orientation_and_rotation_of_two_grains():
 def test_points_without_rings_are_refused(points, words):
     with pytest.raises(InputError, match=words):
         rings(points + np.arange(len(points))[:, None] * [50, 17], BOND)
+
+
+def test_rotation_in_the_spectrum():
+    atoms = np.concatenate([(a := honeycomb(4.0))[a[:, 0] < 0], (b := honeycomb(22.0))[b[:, 0] > 0]])
+    y, x = np.mgrid[-20:20:0.1, -20:20:0.1]
+    image = sum(np.exp(-((x - p) ** 2 + (y - q) ** 2) / 0.5) for p, q in atoms)
+    assert rotation_in_spectrum(image, 0.1) == pytest.approx(18, abs=1)
+
+
+def test_completeness_of_a_honeycomb():
+    atoms = honeycomb(11.0) + 20
+    assert completeness(atoms, (41, 41), BOND) == pytest.approx(1, abs=0.03)
+    assert completeness(atoms[::2], (41, 41), BOND) == pytest.approx(0.5, abs=0.03)

@@ -7,6 +7,7 @@ long for a bond belong to one ring; t triangles without a corner inside have t +
 import numpy as np
 import pandas as pd
 from scipy.cluster.vq import kmeans2
+from scipy.ndimage import gaussian_filter1d
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import Delaunay, cKDTree
@@ -67,7 +68,7 @@ def rings(points, bond):
 
 
 def orientation(points, table):
-    """Order parameter ψ = mean exp(6iφ) over the corners of each ring, φ counter-clockwise as seen: complex (rings,)."""
+    """ψ = mean exp(6iφ) over the corners of each ring, φ counter-clockwise as seen: complex ndarray (rings,)."""
     points = np.asarray(points, float)
     found = np.empty(len(table), complex)
     for n, (x, y, corners) in enumerate(zip(table.x, table.y, table.corners, strict=True)):
@@ -105,3 +106,39 @@ def grains(points, table, bond):
     angle = [np.degrees(np.angle(order[six & (grain == k)].mean())) / 6 % 60 for k in (0, 1)]
     apart = abs(angle[0] - angle[1])
     return grain, tuple(angle), min(apart, 60 - apart)
+
+
+def completeness(points, shape, bond, margin=2.1):
+    """Atoms found over those of a perfect honeycomb, one in 0.75 √3 bond², away from an image's edges by `margin` bonds.
+
+    Parameters
+    ----------
+    points : ndarray, shape (n, 2)
+        [px].
+    shape : (int, int)
+        Rows and columns of the image.
+    bond : float
+        [px].
+    """
+    last = np.array(shape[::-1]) - 1
+    inside = ((points > margin * bond) & (points < last - margin * bond)).all(axis=1).sum()
+    return float(inside * 0.75 * np.sqrt(3) * bond**2 / np.prod(last - 2 * margin * bond))
+
+
+def rotation_in_spectrum(image, pixel_A, bond_A=GRAPHENE_BOND_A, bin_deg=0.5):
+    """Rotation between two grains of a honeycomb by the power spectrum alone, without atoms: float [degrees], 0 to 30.
+
+    Each grain has six spots at 1 / (1.5 bonds): the two best separate directions modulo 60° are theirs.
+    """
+    rows, columns = image.shape
+    window = np.hanning(rows)[:, None] * np.hanning(columns)
+    power = np.abs(np.fft.fft2(window * (image - image.mean()))) ** 2
+    qy, qx = np.meshgrid(np.fft.fftfreq(rows, pixel_A), np.fft.fftfreq(columns, pixel_A), indexing="ij")
+    spots = np.abs(np.hypot(qx, qy) * 1.5 * bond_A - 1) < 0.08
+    angle = np.degrees(np.arctan2(-qy, qx))[spots] % 60
+    total = np.histogram(angle, np.arange(0, 60 + bin_deg, bin_deg), weights=power[spots])[0]
+    total = gaussian_filter1d(total, 1.0 / bin_deg, mode="wrap")
+    first = total.argmax()
+    apart = np.abs(np.arange(len(total)) - first) * bin_deg
+    apart = np.minimum(apart, 60 - apart)
+    return float(apart[np.where(apart > 6, total, 0).argmax()])

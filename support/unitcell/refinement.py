@@ -1,7 +1,7 @@
 """Columns refined together: one Gauss–Newton fit of every place, height and width, with what they share.
 
-The image is a sum of peaks with the probe's tails (`unitcell.peaks`, equation 1) on a constant. Column n has σ_n = σ + ε_n
-and f_n = f + δ_n: σ, f, κ and the constant are the image's own, and ε_n, δ_n are normal with small standard deviations,
+The image is a sum of peaks with the probe's tails (`unitcell.peaks`, equation 1) on a constant. Column n has
+σ_n = σ + ε_n and f_n = f + δ_n: σ, f, κ and the constant are the image's own, and ε_n, δ_n are normal with small standard deviations,
 for columns of one image are made by one probe. With weights 1 / variance, a line v₀ + v₁ I through the squares of what
 is left, each round solves
 
@@ -12,7 +12,7 @@ electrons the fit is nearly as good as the best, whatever the detector's gain an
 between the columns, such as one of oxygen, a faint column is added to the model: unseen, it draws its neighbours.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from scipy import ndimage
@@ -75,7 +75,7 @@ class _Fit:
         low = ndimage.minimum_filter(smooth, int(self.unit) + 1)
         peak, floor = (ndimage.map_coordinates(p, start.T[::-1], order=1, mode="nearest") for p in (smooth, low))
         height = np.maximum(peak - floor, 1e-3 * max(np.ptp(image), 1e-12))
-        # as dark as the image gets: what is brighter between the columns is for their tails and faint columns to explain
+        # as dark as the image gets: what is brighter between columns, tails and faint columns have to explain
         self.constant = float(self._inside(smooth).min())
         self.sigma, self.tail = SIGMA * self.unit, TAIL
         alike = np.ones(self.listed)
