@@ -109,7 +109,7 @@ def grains(points, table, bond):
 
 
 def completeness(points, shape, bond, margin=2.1):
-    """Atoms found over those of a perfect honeycomb, one in 0.75 √3 bond², away from an image's edges by `margin` bonds.
+    """Atoms found over those of a perfect honeycomb (one in 0.75 √3 bond²), `margin` bonds away from the edges.
 
     Parameters
     ----------
