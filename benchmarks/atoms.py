@@ -62,7 +62,9 @@ def timed(name, predictor, shape):
     peer, peer_s = peer_fits(image.intensity, *guess)
     places = np.column_stack([twin.x_px, twin.y_px])
     pairs = atoms.matched(np.column_stack(guess), places, 3)
-    pairs = pairs[np.isfinite(peer[pairs[:, 0], 0])]
+    margin = atom_scores.MARGIN_A / image.pixel_size_A
+    inner = ((places > margin) & (places < np.array(shape[::-1]) - 1 - margin)).all(axis=1)
+    pairs = pairs[np.isfinite(peer[pairs[:, 0], 0]) & inner[pairs[:, 1]]]
     away = (table[pairs[:, 0]] - places[pairs[:, 1]] for table in (refined, peer))
     return finding, refining, peer_s, [float(np.sqrt(np.mean(a**2)) * image.pixel_size_A) for a in away]
 
