@@ -140,7 +140,7 @@ def test_atoms_of_the_twins_are_found(twins, name, f1):
     found, _ = find_atoms(atom_scores.twin_image(twin), load_segmenter())
     table = atom_scores.scores(found, twin, open_twin(name, dose=None, **SMALL).image.values, sample=30)
     assert table.f1.min() >= f1
-    assert (table.ratio.drop("all") < 2.3).all()
+    assert (table.ratio.drop("all") < 1.9).all()
     assert (table.rms_A < 0.02).all()
 
 

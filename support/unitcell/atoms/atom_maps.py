@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.collections import PolyCollection
 from PIL import Image
 
 from unitcell.artefacts import load_dataset, written
@@ -71,3 +72,9 @@ def mark_species(axes, atoms, marker="+", size=9):
         of = atoms[atoms.species == species]
         axes.plot(of.x_px, of.y_px, marker, color=colour, ms=size, mew=1.6, label=species)
     axes.legend(loc="upper right")
+
+
+def draw_rings(axes, points, rings, colours, alpha=0.75):
+    """Fill rings of bonds (`unitcell.atoms.bond_rings`) of `points` (n, 2) [px] over an image, one colour for each."""
+    outlines = [points[corners] for corners in rings.corners]
+    axes.add_collection(PolyCollection(outlines, facecolors=colours, edgecolors="white", linewidths=0.6, alpha=alpha))

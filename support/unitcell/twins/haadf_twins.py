@@ -101,7 +101,9 @@ def open_twin(
     }  # fmt: skip
     shapes = dict(zip(("height", "sigma_A", "tail_sigma_A", "tail"), sample.shapes(source_A), strict=True))
     shapes["height"] = shapes["height"] * (1e5 if dose is None else dose) * pixel_size_A**2
-    shapes["bound_A"] = position_bounds(sample, seen, scan, electrons, 1e5 if dose is None else dose, source_A)
+    lines, information = line_information(sample, seen, scan, electrons, 1e5 if dose is None else dose, source_A)
+    shapes["bound_A"] = position_bounds(information)
+    seen = seen + scan.moved(lines, information[..., :2])
     return _dataset(sample, seen, shapes, counted, turn, settings)
 
 
@@ -123,20 +125,18 @@ class Scan:
     positions_A: np.ndarray
     jitter_px: np.ndarray
 
-    def pixels_of(self, points_A, sigma_px=2.2):
-        """Where the image shows columns at `points_A` (n, 2): ndarray (n, 2) of x, y [px].
+    def pixels_of(self, points_A):
+        """Where the image would show columns at `points_A` (n, 2) without jitter: ndarray (n, 2) of x, y [px]."""
+        return self.smooth.pixels_of(points_A).double().numpy()
 
-        A column lies on several lines, and each moves it by its own jitter. What it is seen moved by is their mean,
-        weighted with what each line says of the position (to first order what a least-squares fit of its peak
-        finds): the squared slope of a Gaussian of `sigma_px` along x and along y.
+    def moved(self, lines, information):
+        """By how much jitter moves columns that lie on `lines` (n, k), along x and y: ndarray (n, 2) [px].
+
+        To first order the best fit finds the mean of the lines' own shifts, each weighted with the `information`
+        (n, k, 2) on x and on y that it holds: the Fisher information, (∂λ/∂x)²/λ summed over its pixels.
         """
-        pixels = self.smooth.pixels_of(points_A).double().numpy()
-        reach = int(np.ceil(4 * sigma_px))
-        lines = np.round(pixels[:, 1]).astype(int)[:, None] + np.arange(-reach, reach + 1)
-        away = (lines - pixels[:, 1:]) / sigma_px
-        moved = self.jitter_px[np.clip(lines, 0, len(self.jitter_px) - 1)]  # (n, lines, 2)
-        weight = np.exp(-(away**2))[..., None] * np.stack([np.ones_like(away), away**2], -1)
-        return pixels + (moved * weight).sum(1) / weight.sum(1)
+        shift = self.jitter_px[np.clip(lines, 0, len(self.jitter_px) - 1)]  # (n, k, 2)
+        return (shift * information).sum(1) / np.maximum(information.sum(1), 1e-30)
 
 
 def scanned(recording, shape, seed):
@@ -173,29 +173,43 @@ def rendered(sample, seen_px, scan, source_A):
     return image.reshape(rows, columns)
 
 
-def position_bounds(sample, seen_px, scan, electrons, dose, source_A):
-    """Cramér–Rao bound of the position of each column along one axis [Å]: ndarray (n,), the rms of x and y.
+def line_information(sample, seen_px, scan, electrons, dose, source_A):
+    """Fisher information of the place of each column in each line of the image.
 
-    λ are the expected counts of a pixel, λ_n the share of column n in them, of known height and shape. The Fisher
-    information of its place r_n is Σ ∇λ_n ∇λ_nᵀ / λ over the pixels; no unbiased estimate varies by less than its
-    inverse (den Dekker et al., Ultramicroscopy 104, 83, 2005). Neighbours and background count in λ as noise; that
-    their places are not known either raises the bound (`unitcell.atoms.atom_scores`).
+    λ are the expected counts of a pixel, λ_n the share of column n in them, of known height and shape. The information
+    on its place r_n is Σ ∇λ_n ∇λ_nᵀ / λ over the pixels (den Dekker et al., Ultramicroscopy 104, 83, 2005).
+
+    Returns
+    -------
+    lines : ndarray of int, shape (n, k)
+    information : ndarray, shape (n, k, 3)
+        Its xx, yy and xy [1/Å²].
     """
     pixel_A = scan.smooth.recording.pixel_size_A
     height, sigma, tau, tail = (v[:, None, None] for v in sample.shapes(source_A))
     by_row, by_column = scan.positions_A[:, 0], scan.positions_A[0] - scan.positions_A[0, 0]
     rows, columns = electrons.shape
     step = np.arange(-(reach := int(np.ceil(4 * sigma.max() / pixel_A)) + 1), reach + 1)
-    x, y = (np.round(seen_px[:, k]).astype(int)[:, None] + step for k in (0, 1))
-    inside = ((y >= 0) & (y < rows))[:, :, None] & ((x >= 0) & (x < columns))[:, None, :]
-    x, y = x.clip(0, columns - 1), y.clip(0, rows - 1)
+    x, lines = (np.round(seen_px[:, k]).astype(int)[:, None] + step for k in (0, 1))
+    inside = ((lines >= 0) & (lines < rows))[:, :, None] & ((x >= 0) & (x < columns))[:, None, :]
+    x, y = x.clip(0, columns - 1), lines.clip(0, rows - 1)
     line = by_row[y] - sample.position_A[:, None]
     u, v = (line[:, :, None, axis] + by_column[x][:, None, :, axis] for axis in (0, 1))
     square = u**2 + v**2
     slope = (1 - tail) / sigma**2 * np.exp(-square / (2 * sigma**2)) + tail / tau**2 * np.exp(-square / (2 * tau**2))
     slope *= dose * pixel_A**2 * height  # of the counts, over the distance
     weight = inside * slope**2 / np.maximum(electrons[y[:, :, None], x[:, None, :]], 1e-12)
-    xx, yy, xy = ((weight * product).sum((1, 2)) for product in (u * u, v * v, u * v))
+    return lines, np.stack([(weight * product).sum(2) for product in (u * u, v * v, u * v)], -1)
+
+
+def position_bounds(information):
+    """Cramér–Rao bound of the position of each column along one axis [Å]: ndarray (n,), the rms of x and y.
+
+    No unbiased estimate varies by less than the inverse of the `information` (n, lines, 3) of `line_information`.
+    Neighbours and background count in it as noise; that their places are not known either raises the bound
+    (`unitcell.atoms.atom_scores`).
+    """
+    xx, yy, xy = information.sum(1).T
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.sqrt((xx + yy) / (xx * yy - xy**2) / 2)
 

@@ -194,6 +194,9 @@ def lsmo_nio(reach_A, field_A, rng):
     distance = inclusions.distance(position)
     share = 0.5 + 0.5 * np.tanh(distance / DIFFUSE_A)  # of LSMO
     amounts = {("lsmo", s): np.where(species == s, share, 0.0) for s in "ABO"}
+    if len(points["NiO"]):
+        crowded = (species == "O") & (cKDTree(points["NiO"]).query(position)[0] < CLOSEST_A)
+        amounts["lsmo", "O"] = np.where(crowded, 0.0, amounts["lsmo", "O"])
     amounts["nio", "NiO"] = np.where(species == "O", 0.0, 1 - share)
     amounts["lsmo", "B"] = amounts["lsmo", "B"] + np.where(species == "NiO", share, 0.0)  # Ni beside Mn
     angle = np.concatenate([np.zeros(len(position) - len(points["NiO"])), *turns])
