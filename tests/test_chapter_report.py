@@ -37,6 +37,13 @@ def test_every_chapter_has_read_the_image(page):
     assert counts["08_gmm_cvae"] > 50
 
 
+def test_no_other_image_is_read(page):
+    for name in CHAPTERS:
+        cells = nbformat.read(page.parent / name / f"{name}.ipynb", 4).cells
+        assert not [cell for cell in cells if "book-only" in cell.metadata.get("tags", [])]
+        assert len(cells) > 20
+
+
 def test_the_page_is_alive_and_asks_for_nothing(page):
     if not chromium():
         pytest.skip(REMEDY)
@@ -61,7 +68,7 @@ def one_cell(folder, chapter):
 
 
 def test_a_check_that_does_not_hold_is_the_first_line_of_the_page(tmp_path, monkeypatch):
-    def run(chapter, parameters, folder):
+    def run(chapter, parameters, folder, left_out):
         executed = one_cell(folder, chapter)
         if chapter == "08_gmm_cvae":
             ledger = Ledger()
@@ -79,7 +86,7 @@ def test_a_check_that_does_not_hold_is_the_first_line_of_the_page(tmp_path, monk
 
 
 def test_only_a_dark_field_image_goes_on_without_tilts(tmp_path, monkeypatch):
-    def run(chapter, parameters, folder):
+    def run(chapter, parameters, folder, left_out):
         if chapter == "05_infer_tilts":
             raise ChapterFailed("[05] failed\n  No lattice.\n  kept", 2, folder / "failed.ipynb")
         return one_cell(folder, chapter)
@@ -103,7 +110,7 @@ def test_code_and_widgets_stay_out(tmp_path):
     notebook = nbformat.v4.new_notebook(
         cells=[
             nbformat.v4.new_markdown_cell("# Words"),
-            nbformat.v4.new_markdown_cell("# Of twins", metadata={"tags": ["book-only"]}),
+            nbformat.v4.new_markdown_cell("# Unseen", metadata={"tags": ["remove-cell"]}),
             nbformat.v4.new_code_cell(
                 "secret = 1",
                 outputs=[
@@ -120,6 +127,6 @@ def test_code_and_widgets_stay_out(tmp_path):
     assert "<title>A &amp; B</title>" in text
     assert "Words" in text
     assert "secret" not in text
-    assert "Of twins" not in text
+    assert "Unseen" not in text
     assert "grumble" not in text
     assert "widget-view" not in text

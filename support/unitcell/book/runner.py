@@ -28,7 +28,7 @@ class ChapterFailed(Exception):
         self.reason = message.splitlines()[min(1, message.count("\n"))].strip()
 
 
-def run_chapter(chapter, parameters, folder):
+def run_chapter(chapter, parameters, folder, left_out=()):
     """Execute a chapter's notebook and leave the executed notebook beside its artefacts.
 
     Parameters
@@ -39,6 +39,8 @@ def run_chapter(chapter, parameters, folder):
         Values for names that the notebook declares.
     folder : str or Path
         Where the artefacts go; relative paths are taken from the working directory.
+    left_out : collection of str
+        Cells with one of these tags are not executed.
 
     Returns
     -------
@@ -58,12 +60,16 @@ def run_chapter(chapter, parameters, folder):
     require_numbers(parameters, declared, chapter)
     folder.mkdir(parents=True, exist_ok=True)
     finished, failed, running = (folder / f"{name}.ipynb" for name in (chapter, "failed", ".running"))
-    progress = Progress(chapter, cells=len(nbformat.read(source, as_version=4).cells) + 1)  # papermill adds one
+    content = nbformat.read(source, as_version=4)
+    content.cells = [cell for cell in content.cells if not set(left_out) & set(cell.metadata.get("tags", []))]
+    progress = Progress(chapter, cells=len(content.cells) + 1)  # papermill adds one
     try:
-        with tempfile.TemporaryDirectory() as sockets:  # the kernel is spoken to through files, not network ports
+        with tempfile.TemporaryDirectory() as scratch:  # the kernel is spoken to through files, not network ports
+            nbformat.write(content, Path(scratch) / source.name)
             papermill.execute_notebook(
-                source, running, parameters | {"output_dir": str(folder)}, progress_bar=False, on_cell_start=progress,
-                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
+                Path(scratch) / source.name, running, parameters | {"output_dir": str(folder)},
+                progress_bar=False, on_cell_start=progress,
+                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{scratch}/kernel"}}),
                 extra_arguments=["--IPKernelApp.log_level=50"],  # being told to stop is no news for the screen
             )  # fmt: skip
     except papermill.PapermillExecutionError as error:

@@ -25,6 +25,7 @@ MATH = (
     r"window.MathJax = {tex: {inlineMath: [['$', '$'], ['\\(', '\\)']]}};"  # notebooks write formulas between dollars
 )
 ALERT = "border-left: 4px solid #d55e00; padding: 0.3rem 0.8rem; background: #fdf1e9; color: #1a1a1a"
+ABOUT_OTHERS = ("book-only",)  # tag of cells about other images than the reader's
 WINDOW_POINTS = 24  # after binning
 
 
@@ -66,7 +67,7 @@ def report_of_image(image, folder, reading=None, network=None, seed=0, more=None
     for chapter, parameters in _parameters(image, folder, reading, network, card).items():
         given = parameters | (more or {}).get(chapter, {}) | {"seed": seed}
         try:
-            executed.append(run_chapter(chapter, given, folder / chapter))
+            executed.append(run_chapter(chapter, given, folder / chapter, left_out=ABOUT_OTHERS))
         except ChapterFailed as failure:
             if failure.complete:
                 executed.append(failure.notebook)
@@ -155,11 +156,9 @@ def _embeddable(script):
 
 
 def _without_hidden(notebook):
-    """A notebook without what pages leave out, what is about other images than the reader's (`book-only`), warnings of
-    libraries, and widgets, which fetch their scripts."""
+    """A notebook without what pages leave out, warnings of libraries, and widgets, which fetch their scripts."""
     notebook.metadata.pop("widgets", None)
-    left_out = {"remove-cell", "book-only"}
-    notebook.cells = [cell for cell in notebook.cells if not left_out & set(cell.metadata.get("tags", []))]
+    notebook.cells = [cell for cell in notebook.cells if "remove-cell" not in cell.metadata.get("tags", [])]
     for cell in notebook.cells:
         if "outputs" not in cell:
             continue
