@@ -7,7 +7,9 @@ from unitcell.workflow import load_profile, threads_per_job
 
 profile = load_profile(config.get("profile", "book"))
 settings = sweep.chosen_settings(str(config.get("settings", "")).split(":") if config.get("settings") else ())
-jobs = sweep.jobs(profile, settings, tuple(range(int(config.get("seeds", len(sweep.SEEDS))))))
+jobs = sweep.jobs(profile, settings, int(config.get("seeds", len(sweep.SEEDS))))
+cuts = sweep.cuts(profile, settings)
+most = int(config.get("most", sweep.SUB_IMAGES))
 UNITCELL = f"{sys.executable} -m unitcell"
 
 
@@ -16,7 +18,7 @@ rule all:
         [name for job in jobs for name in job.outputs],
 
 
-for job in jobs:
+for number, job in enumerate(jobs, start=1):
 
     rule:
         name:
@@ -28,6 +30,27 @@ for job in jobs:
         params:
             recipe=job.recipe,
             arguments=shlex.join(job.arguments),
+        priority:
+            job.priority
         threads: threads_per_job()
         shell:
-            f"{UNITCELL} chapter {{params.arguments}} 2>&1"
+            f"echo '[sweep] run {number} of {len(jobs)}: {job.folder}'; {UNITCELL} chapter {{params.arguments}} 2>&1"
+
+
+for cut in cuts:
+
+    rule:
+        name:
+            cut.target.replace("/", "_").replace("-", "_")
+        input:
+            cut.source,
+        output:
+            cut.target,
+        params:
+            window_px=cut.window_px,
+            most=most,
+        threads: threads_per_job()
+        run:
+            from unitcell.sweep_cuts import narrow
+
+            narrow(input[0], output[0], params.window_px, params.most)

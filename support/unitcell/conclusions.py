@@ -16,11 +16,8 @@ def mean_angle(angle_rad):
     return float(np.angle(np.exp(1j * np.asarray(angle_rad)).mean()))
 
 
-def checkerboard(data, most=None):
-    """How far apart the angles of A and B are in LSMO, and how wide those of A, B and NiO: dict [degrees].
-
-    Within `most` [degrees] of its mean an angle counts as uniform.
-    """
+def checkerboard(data):
+    """How far apart the angles of A and B are in LSMO, and how wide those of A, B and NiO: dict [degrees]."""
     angle, environment = data.angle_rad.values, data.true_environment.values
     of = [angle[environment == n] for n in range(3)]
     apart = abs(circular(mean_angle(of[0]) - mean_angle(of[1])))
