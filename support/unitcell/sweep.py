@@ -81,8 +81,8 @@ class Setting:
         """Numbers of classes that are tried: that of the structure first."""
         return SYSTEMS[self.system].components[0 if self.is_reference else -1 :]
 
-    def seeds(self, count=len(SEEDS)):
-        """Seeds that are run, of the first `count`."""
+    def seeds(self, count=None):
+        """Seeds that are run, of the first `count` (None: of all)."""
         return SEEDS[: count if self.is_reference else 1]
 
 
@@ -173,7 +173,7 @@ def _found_in(profile, setting):
     return f"{sweep_folder(profile)}/{setting.system}-{setting.representation}/{FIND}"
 
 
-def jobs(profile, settings, seeds=len(SEEDS)):
+def jobs(profile, settings, seeds=None):
     """All runs of chapters in a sweep, each after those that it reads.
 
     Parameters
@@ -181,8 +181,8 @@ def jobs(profile, settings, seeds=len(SEEDS)):
     profile : unitcell.workflow.Profile
         Its parameters of chapters 06 to 08 hold wherever the sweep says nothing.
     settings : list of Setting
-    seeds : int
-        How many, of the reference settings.
+    seeds : int, optional
+        How many, of the reference settings; None: all.
 
     Returns
     -------

@@ -8,7 +8,6 @@ import warnings
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy.spatial import cKDTree
 from sklearn.metrics import adjusted_rand_score
 
 from unitcell.artefacts import existing, load_dataset, load_table, written
@@ -22,6 +21,7 @@ from unitcell.sweep import SEEDS, SETTINGS, folders
 LATENTS = ("angle_rad", "dx", "dy", "z1", "z2")
 TRUTH = ("true_environment", "true_thickness_A", "true_interface_A")  # of the twins' sub-images
 PARTITIONS = ("class", "kind", "motif")
+NOT_RUN = 0  # in place of a class
 GRID_STEPS = 5
 
 
@@ -41,36 +41,45 @@ def gather(profile, path):
 
 
 def finished(profile, setting):
-    """Seeds of a setting whose mixtures are all there."""
-    return [
-        seed
-        for seed in SEEDS
-        if all((folders(profile, setting, seed, k)[2] / "classes.csv").is_file() for k in setting.components)
-    ]
+    """Seeds of a setting of which the mixture with the structure's number of classes is there."""
+    return [s for s in SEEDS if (folders(profile, setting, s, setting.components[0])[2] / "classes.csv").is_file()]
 
 
 def gathered(profile, setting):
-    """What is kept of one setting: xarray.Dataset (see `README` of its variables in `describe`)."""
+    """What is kept of one setting.
+
+    Returns
+    -------
+    xarray.Dataset
+        * latents (seed, atom), as in `latent.csv`;
+        * `x_px`, `y_px` and the truth (atom);
+        * `class`, `kind`, `motif` (seed, components, atom), from 1, or `NOT_RUN`;
+        * of the first seed, `grid` (up, right, row, col), decoded over both latents, and for each number of classes K
+          `mean<K>` and `decoded<K>` (class, row, col);
+        * of the reference settings `turned` (route, measure): classes of sub-images that are turned at random.
+    """
     seeds = finished(profile, setting)
-    find, learn, sort = folders(profile, setting, seeds[0], setting.components[0])
-    patches, latent = load_patches(find / "patches.nc"), load_table(learn / "latent.csv", LATENTS)
+    top, learn, sort = folders(profile, setting, seeds[0], setting.components[0])
+    patches, latent = load_patches(top / "patches.nc"), _latents(profile, setting, seeds)
     model, _ = load_rvae(learn / "rvae.safetensors")
-    images = load_dataset(sort / "classes.nc", ("mean", "decoded", "tableau"))
-    data = xr.Dataset({name: ("atom", latent[name].to_numpy()) for name in LATENTS})
+    data = xr.Dataset({name: (("seed", "atom"), np.array([one[name] for one in latent])) for name in LATENTS})
     for name in ("x_px", "y_px", *TRUTH):
-        if name in patches.coords:
-            value = patches[name].values
-            data[name] = ("atom", value.astype(np.int8) if name == "true_environment" else value)
+        value = patches[name].values
+        data[name] = ("atom", value.astype(np.int8) if name == "true_environment" else value)
     for name in PARTITIONS:
         data[name] = (("seed", "components", "atom"), _labels(profile, setting, seeds, name))
-    data["grid"] = (("grid_up", "grid_right", "row", "col"), latent_grid(model, latent, GRID_STEPS))
-    data = data.merge(images.rename({"class": "member"}).drop_vars("member"))
-    if not images.tableau.values.any():
-        data = data.drop_vars("tableau")
-    data["example"] = (("row", "col"), patches.patch.values[len(latent) // 2])
-    data = data.assign_coords(seed=list(seeds), components=list(setting.components))
-    data.attrs = patches.attrs | {"system": setting.system, "setting": setting.name}
-    return data
+    data["grid"] = (("up", "right", "row", "col"), latent_grid(model, latent[0], GRID_STEPS))
+    for count in setting.components:
+        data = data.merge(_pictures(profile, setting, seeds[0], count))
+    if setting.is_reference:
+        data["turned"] = _turned(load_table(sort / "routes.csv", ("route",)))
+    data = data.assign_coords(seed=seeds, components=list(setting.components))
+    return data.assign_attrs(patches.attrs | {"system": setting.system, "setting": setting.name})
+
+
+def _latents(profile, setting, seeds):
+    """The latent table of each seed."""
+    return [load_table(folders(profile, setting, seed, 0)[1] / "latent.csv", LATENTS) for seed in seeds]
 
 
 def _labels(profile, setting, seeds, column):
@@ -78,9 +87,27 @@ def _labels(profile, setting, seeds, column):
 
     def of(seed, count):
         path = folders(profile, setting, seed, count)[2] / "classes.csv"
-        return load_table(path, (column,))[column].to_numpy(np.uint8)
+        return load_table(path, (column,))[column].to_numpy(np.uint8) if path.is_file() else None
 
-    return np.array([[of(seed, count) for count in setting.components] for seed in seeds])
+    labels = [[of(seed, count) for count in setting.components] for seed in seeds]
+    absent = np.full_like(labels[0][0], NOT_RUN)
+    return np.array([[absent if one is None else one for one in row] for row in labels])
+
+
+def _pictures(profile, setting, seed, count):
+    """Mean and decoded image of each of `count` classes, none where this number was not run."""
+    path = folders(profile, setting, seed, count)[2] / "classes.nc"
+    if not path.is_file():
+        return xr.Dataset()
+    images = load_dataset(path, ("mean", "decoded"))[["mean", "decoded"]].drop_vars("class")
+    return images.rename({"mean": f"mean{count}", "decoded": f"decoded{count}", "class": f"class{count}"})
+
+
+def _turned(routes):
+    """Chapter 08's comparison of routes on turned sub-images: DataArray (route, measure)."""
+    table = routes.set_index("route").drop(columns="seconds").astype(np.float32)
+    coords = {"route": list(table.index), "measure": list(table.columns)}
+    return xr.DataArray(table.to_numpy(), coords, ("route", "measure"))
 
 
 def save_groups(datasets, path):
@@ -94,6 +121,8 @@ def _packing(data):
     encoding = {}
     for name, values in data.data_vars.items():
         packed = {"zlib": True, "complevel": 9, "shuffle": True}
+        if name == "turned":
+            continue
         if values.dtype.kind == "f":
             low, high = float(values.min()), float(values.max())
             tenths = name in ("x_px", "y_px")
@@ -138,6 +167,7 @@ def agreement(data, components, partition="class"):
     between_seeds : ndarray, shape (pairs,)
     """
     label = data[partition].sel(components=components).values
+    label = label[(label != NOT_RUN).all(1)]
     pairs = [adjusted_rand_score(a, b) for n, a in enumerate(label) for b in label[:n]]
     against = {}
     for name, value in facts(data).items():
@@ -156,21 +186,11 @@ def stability(groups):
                 between = np.median(pairs) if len(pairs) else np.nan
                 rows += [
                     {
-                        "setting": name, "components": int(count), "seeds": data.sizes["seed"],
+                        "setting": name, "components": int(count), "seeds": len(index),
                         "partition": partition, "against": fact, "median ARI": np.median(index),
                         "worst ARI": index.min(), "between seeds": between,
                     }
                     for fact, index in against.items()
+                    if len(index)
                 ]  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def small_map(data, name, points=64):
-    """A latent at the atom nearest to each of points × points places: holoviews.Image of few bytes."""
-    import holoviews as hv  # half a second, for pages only
-
-    places = np.column_stack([data.x_px, data.y_px])
-    x, y = (np.linspace(*np.quantile(axis, [0, 1]), points) for axis in places.T)
-    nearest = cKDTree(places).query(np.stack(np.meshgrid(x, y[::-1]), -1).reshape(-1, 2))[1]
-    picture = data[name].values[nearest].reshape(points, points)[::-1]
-    return hv.Image(picture.astype(np.float16).astype(np.float32), bounds=(x[0], -y[-1], x[-1], -y[0]), vdims=name)

@@ -22,7 +22,7 @@ def add_to(app):
 
 def sweep(
     settings: Annotated[list[str] | None, typer.Argument(help="For instance lsmo_nio-36-raw [all].")] = None,
-    seeds: Annotated[int, typer.Option(min=1, max=len(SEEDS), help="Of the paper's own settings, from 0.")] = len(SEEDS),
+    seeds: Annotated[int, typer.Option(min=1, max=len(SEEDS), help="Of the paper's settings.")] = len(SEEDS),
     most: Annotated[int, typer.Option(min=100, help="Sub-images of a setting.")] = SUB_IMAGES,
     jobs: Annotated[int, typer.Option(min=1, help="Chapters at a time.")] = JOBS_AT_A_TIME,
     profile: ProfileName = "book",
