@@ -42,7 +42,13 @@ def draw_map(axis, data, name, title="", labels=None, seen=None):
     return dots
 
 
-def overview(data, image):
+def enlarged(data, image):
+    """The part of an image that is enlarged."""
+    x, y = (int(v) for v in corner_of(data))
+    return image[y : y + ZOOM_PX, x : x + ZOOM_PX]
+
+
+def overview(data, image, part=None):
     """Image, latent grid, enlarged part, and maps of the five latents (Figs. 4, 7, S3, S9); returns the figure.
 
     Parameters
@@ -50,13 +56,16 @@ def overview(data, image):
     data : xarray.Dataset
         One seed of a setting of `sweep_results.load_groups`, as in all figures here.
     image : ndarray
-        The whole image, in [0, 1], or its segmentation.
+        The whole image, in [0, 1]; lines mark what the sub-images are of.
+    part : ndarray, optional
+        Shown in place of the enlarged part, for instance its segmentation.
     """
     figure, axes = plt.subplots(2, 4, figsize=(11, 5.4))
-    pixel_A, (x0, y0) = data.attrs["image_pixel_size_A"], (int(v) for v in corner_of(data))
+    pixel_A, part = data.attrs["image_pixel_size_A"], enlarged(data, image) if part is None else part
     draw_image(axes[0, 0], image, pixel_A, title="(a) image", vmin=0, vmax=1)
+    for y in (data.y_px.min(), data.y_px.max()):
+        axes[0, 0].axhline(float(y), color="white", lw=1)
     draw_image(axes[0, 1], framed(data.grid.values), None, title="(b) z₁ →, z₂ ↑", vmin=0, vmax=1)
-    part = image[y0 : y0 + ZOOM_PX, x0 : x0 + ZOOM_PX]
     draw_image(axes[0, 2], part, pixel_A, title="(c) enlarged", vmin=0, vmax=1)
     for axis, name, letter in zip((axes[0, 3], *axes[1]), LATENTS, "defgh", strict=True):
         draw_map(axis, data, name, f"({letter}) {label_of(name)}")
