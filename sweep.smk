@@ -11,6 +11,7 @@ jobs = sweep.jobs(profile, settings, int(config.get("seeds", len(sweep.SEEDS))))
 cuts = sweep.cuts(profile, settings)
 most = int(config.get("most", sweep.SUB_IMAGES))
 UNITCELL = f"{sys.executable} -m unitcell"
+DONE = f"$(find {sweep.sweep_folder(profile)} -name provenance.json | wc -l)"
 
 
 rule all:
@@ -18,7 +19,7 @@ rule all:
         [name for job in jobs for name in job.outputs],
 
 
-for number, job in enumerate(jobs, start=1):
+for job in jobs:
 
     rule:
         name:
@@ -34,7 +35,7 @@ for number, job in enumerate(jobs, start=1):
             job.priority
         threads: threads_per_job()
         shell:
-            f"echo '[sweep] run {number} of {len(jobs)}: {job.folder}'; {UNITCELL} chapter {{params.arguments}} 2>&1"
+            f"echo \"[sweep] {DONE} of {len(jobs)} runs done; next {{rule}}\"; {UNITCELL} chapter {{params.arguments}} 2>&1"
 
 
 for cut in cuts:

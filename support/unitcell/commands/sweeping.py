@@ -31,8 +31,7 @@ def sweep(
     """Rerun chapters 06 to 08 over many settings, those that changed, and gather what is finished into one file."""
     from unitcell.sweep_results import gather
 
-    chosen = chosen_settings(settings or ())
-    out = None if out is None else out.resolve()
+    chosen, out = chosen_settings(settings or ()), out and out.resolve()
     os.chdir(project_root())
     folder = sweep_folder(load_profile(profile))
     config = {"settings": ":".join(setting.name for setting in chosen), "seeds": seeds, "most": most}
@@ -42,7 +41,7 @@ def sweep(
     if status:
         typer.echo("unitcell: the sweep stopped at the error above; what had finished is kept and gathered.", err=True)
         sys.exit(status)
-    if out is not None:
+    if out:
         with written(out) as temporary:
             shutil.copyfile(gathered, temporary)
-    typer.echo(str(out or Path(gathered).resolve()))
+    typer.echo(out or gathered.resolve())
