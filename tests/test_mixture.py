@@ -105,9 +105,40 @@ def test_a_latent_without_content_is_not_blown_up():
 
 def test_classes_that_look_alike_are_made_one():
     y, x = np.mgrid[:25, :25] - 12.0
-    spot = np.exp(-((x - 6) ** 2 + y**2) / 8)  # and the same a quarter turn further, and two of them
-    pair = spot + spot[:, ::-1]
-    images, labels = np.stack([spot, spot * 1.1, spot.T, pair]), np.array([1, 2, 3, 4, 4])
-    kinds, motifs = mixture.merged(labels, images), mixture.merged(labels, images, turned=True)
-    assert kinds[0] == kinds[1] != kinds[2]
-    assert motifs[0] == motifs[1] == motifs[2] != motifs[3]
+    spot = np.exp(-((x - 6) ** 2 + y**2) / 8)  # and the same brighter, a quarter turn further, and two of them
+    images, labels = np.stack([spot, spot * 1.1, spot.T, spot + spot[:, ::-1]]), np.array([1, 2, 3, 4, 4])
+    kinds = mixture.merged(labels, images)
+    assert kinds[0] == kinds[1]
+    assert len(set(kinds[1:4])) == 3
+
+
+def stripes(count, seed=0):
+    """Contents of three motifs that the thickness draws out alike, and bends; their angles are several."""
+    rng = np.random.default_rng(seed)
+    kind, thickness = rng.integers(0, 3, count), rng.uniform(-1, 1, count)
+    z1 = 1.2 * thickness + 0.3 * kind + rng.normal(0, 0.03, count)
+    z2 = thickness - 0.3 * thickness**2 + 0.9 * kind + rng.normal(0, 0.03, count)
+    angle = np.pi / 2 * rng.integers(0, 4, count) + rng.normal(0, 0.02, count)
+    return pd.DataFrame({"angle_rad": angle, "z1": z1, "z2": z2}), kind
+
+
+def test_motifs_drawn_out_by_thickness_are_found():
+    latent, kind = stripes(1200)
+    motif, probability = mixture.motifs(latent)
+    assert motif.max() == 3
+    assert adjusted_rand_score(kind, motif) > 0.98
+    assert adjusted_rand_score(kind, mixture.motifs(latent, 3)[0]) > 0.98
+    assert probability.min() >= 1 / 3
+    features = mixture.latent_features(latent, ["z1", "z2"])
+    free = mixture.classify(features, mixture.fit_mixture(features, 3))[0]
+    assert adjusted_rand_score(kind, free) < 0.9  # components of a shape of their own cut the stripes across
+
+
+def test_groups_are_found_whatever_their_shape():
+    rng = np.random.default_rng(0)
+    turn = rng.uniform(0, 2 * np.pi, 600)
+    ring = np.column_stack([np.cos(turn), np.sin(turn)]) + rng.normal(0, 0.05, (600, 2))
+    assert mixture.groups(ring).max() == 0  # of about ten normal distributions
+    found = mixture.groups(np.concatenate([ring, rng.normal(0, 0.1, (200, 2))]))
+    assert adjusted_rand_score(np.repeat([0, 1], [600, 200]), found) > 0.99
+    assert mixture.groups(rng.normal(size=(300, 3))).max() == 0

@@ -104,11 +104,7 @@ class ElboTraining(Training):
         loss = sum(terms.values())
         if not torch.isfinite(loss):
             raise InputError(f"The loss is {loss.item()} at epoch {self._epoch() + 1}: {self._cause(images, terms)}.")
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimiser.step()
-        self.schedule.step()
-        self.step += 1
+        self._descend(loss)
         self.recent.append({name: value.item() * len(images) for name, value in terms.items()})
         self.seconds += time.monotonic() - started
         if self.step % self.steps_an_epoch == 0:

@@ -136,3 +136,47 @@ def latent_grid(model, latent, steps=6):
     if len(names) > 1:
         points[:, 1] = np.repeat(along[1][::-1], steps)
     return model.images(points).reshape(steps, steps, model.side, model.side)
+
+
+def angle_error_figure(true_deg, error_deg, groups):
+    """Errors of encoded angles [degrees] against the true angle, an axis for each named selection of `groups`."""
+    figure, axes = plt.subplots(1, len(groups), figsize=(4 * len(groups), 3.6), squeeze=False)
+    for axis, (name, of) in zip(axes[0], groups.items(), strict=True):
+        axis.plot(true_deg[of], error_deg[of], ".", ms=4)
+        axis.set(xlabel="true angle (°)", ylabel="encoded − true − zero (°)", title=name, ylim=(-15, 15))
+    return figure
+
+
+def content_and_errors(latent, error_deg, groups):
+    """Content, angle and error of the angle [degrees, modulo 90°] of named selections, side by side."""
+    figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.1))
+    last = _last_content(latent)
+    bins = {"bins": np.linspace(-45, 45, 91), "histtype": "step"}
+    for (name, of), colour in zip(groups.items(), OKABE_ITO, strict=False):
+        axes[0].plot(latent.z1[of], latent[last][of], ".", ms=3, color=colour, label=name)
+        axes[1].hist(np.degrees(latent.angle_rad[of]), bins=72, histtype="step", color=colour)
+        axes[2].hist(error_deg[of], color=colour, log=True, **bins)
+    axes[0].set(xlabel="z1", ylabel=last)
+    axes[1].set(xlabel="encoded angle (°)", ylabel="sub-images")
+    axes[2].set(xlabel="error modulo 90° (°)")
+    axes[0].legend()
+    return figure
+
+
+def wedge_figure(latent, thickness_A, groups):
+    """Angle on a circle, content, and content against the thickness [Å], of named selections."""
+    figure, last = plt.figure(figsize=(10.5, 3.6)), _last_content(latent)
+    ring, plane, wedge = figure.add_subplot(131, projection="polar"), figure.add_subplot(132), figure.add_subplot(133)
+    for (name, of), colour in zip(groups.items(), OKABE_ITO, strict=False):
+        ring.hist(latent.angle_rad[of], bins=np.linspace(-np.pi, np.pi, 97), color=colour, alpha=0.7, label=name)
+        plane.plot(latent.z1[of], latent[last][of], ".", ms=3, color=colour)
+        wedge.plot(np.asarray(thickness_A)[of], latent.z1[of], ".", ms=3, color=colour)
+    ring.set(yticks=[])
+    plane.set(xlabel="z1", ylabel=last)
+    wedge.set(xlabel="thickness (Å)", ylabel="z1")
+    ring.legend(loc="upper left", bbox_to_anchor=(-0.45, 1.1), fontsize=7)
+    return figure
+
+
+def _last_content(latent):
+    return [name for name in latent if name[0] == "z" and name[1:].isdigit()][-1]

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-from scipy import ndimage
 from scipy.sparse.csgraph import connected_components
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
@@ -12,7 +11,10 @@ from unitcell.errors import InputError
 COVARIANCES = ("full", "tied", "diag", "spherical")
 PER_COMPONENT = ("covariances_", "precisions_", "precisions_cholesky_")  # of all but tied mixtures
 MOST_COMPONENTS = 8
-MOST_POINTS = 3000  # that the criteria are computed from
+MOST_PIECES = 15  # normal distributions that a motif's stripe of content may need together
+MISTAKEN = 0.01  # share of the points of each of two pieces that is taken for the other's, where they touch
+LEAST_SHARE = 0.05  # of the points; a smaller group is no motif of its own
+MOST_POINTS = 3000  # that criteria and groups are computed from
 LEAST_SPREAD = 0.25  # of a latent's unit prior; one that carries nothing spreads less, and is not to be blown up
 
 
@@ -104,7 +106,7 @@ def criterion_curves(features, covariance_type="full", most=MOST_COMPONENTS, see
     return pd.DataFrame(rows)
 
 
-def fit_mixture(features, n_components, covariance_type="full", seed=0):
+def fit_mixture(features, n_components, covariance_type="full", seed=0, **more):
     """Fit a Gaussian mixture; its components come in order of their weight, the heaviest first.
 
     Parameters
@@ -112,6 +114,8 @@ def fit_mixture(features, n_components, covariance_type="full", seed=0):
     features : ndarray, shape (n, d)
     n_components : int
     covariance_type : {'full', 'tied', 'diag', 'spherical'}
+    more
+        Further settings of `sklearn.mixture.GaussianMixture`.
 
     Returns
     -------
@@ -135,9 +139,9 @@ def fit_mixture(features, n_components, covariance_type="full", seed=0):
             f"between 1 and {len(features) - 1}, or 'auto'."
         )
     # an angle's cosine and sine lie on a circle: without a floor a component could shrink onto it
-    mixture = GaussianMixture(
-        n_components, covariance_type=covariance_type, n_init=10, reg_covar=1e-3, random_state=seed
-    ).fit(features)
+    settings = {"n_init": 10, "reg_covar": 1e-3} | more
+    mixture = GaussianMixture(n_components, covariance_type=covariance_type, random_state=seed, **settings)
+    mixture.fit(features)
     order = np.argsort(-mixture.weights_)
     each = ("weights_", "means_") if covariance_type == "tied" else ("weights_", "means_", *PER_COMPONENT)
     for name in each:
@@ -161,38 +165,72 @@ def classify(features, mixture):
     return probability.argmax(1) + 1, probability.max(1)
 
 
-def likeness(images, turned=False, steps=72):
-    """Correlation of each pair of images over the disc inscribed in them, the mean image aside.
+def motifs(latent, count=None, seed=0):
+    """Motifs: groups of the content latents alone, whatever the angle.
+
+    What varies within a motif (thickness, scan) varies within the others too, so all share one covariance: a
+    component of its own shape would rather cover one end of two motifs' stripes, or the sparse points between them.
+    The likelier of two fits is kept, begun by k-means and from `groups`.
 
     Parameters
     ----------
-    images : ndarray, shape (k, side, side)
-        For instance the mean sub-image of each class.
-    turned : bool
-        Take the largest over turns of one image of the pair.
-    steps : int
-        Turns in a full circle.
+    latent : pandas.DataFrame
+        From `rvae.latent_table`.
+    count : int, optional
+        By default the number of `groups` of the content.
 
     Returns
     -------
-    ndarray, shape (k, k)
+    label : ndarray of int, shape (n,)
+        1 is the commonest motif.
+    probability : ndarray, shape (n,)
     """
+    content = latent_features(latent, content_names(latent))
+    some = content[np.random.default_rng(seed).permutation(len(content))[:MOST_POINTS]]
+    group = groups(some, seed)
+    count = count or group.max() + 1
+    fits = [fit_mixture(content, count, "tied", seed)]
+    if count <= group.max() + 1:
+        cores = [some[group == k] for k in range(count)]
+        around = np.concatenate([core - core.mean(0) for core in cores])
+        start = {"means_init": [core.mean(0) for core in cores], "precisions_init": np.linalg.inv(np.cov(around.T))}
+        fits.append(fit_mixture(content, count, "tied", seed, n_init=1, **start))
+    return classify(content, max(fits, key=lambda fitted: fitted.lower_bound_))
+
+
+def groups(features, seed=0):
+    """Groups that no bridge of points joins, whatever their shape.
+
+    A bent stripe takes several normal distributions. Two components of the mixture of the least BIC belong to one group
+    where either is taken for the other by more than `MISTAKEN` of its points (estimated misclassification
+    probabilities, Hennig 2010; here of both, as a sparse bridge is often taken for its end, but not its end for it).
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+        0 for the heaviest; -1 for points in groups of less than `LEAST_SHARE`.
+    """
+    how = {"reg_covar": 1e-5, "n_init": 2, "init_params": "random_from_data"}
+    pieces = [fit_mixture(features, k, seed=seed, **how) for k in range(1, min(MOST_PIECES, len(features) - 1) + 1)]
+    share = min(pieces, key=lambda fitted: fitted.bic(features)).predict_proba(features)
+    piece, weight = share.argmax(1), share.sum(0)
+    taken = share.T @ np.eye(len(weight))[piece] / weight[:, None]  # of row's points, for column's
+    _, group = connected_components(np.minimum(taken, taken.T) > MISTAKEN, directed=False)
+    heaviness = np.bincount(group, weights=weight / len(features))
+    rank = np.argsort(np.argsort(-heaviness))
+    return np.where(heaviness < LEAST_SHARE, -1, rank)[group[piece]]
+
+
+def likeness(images):
+    """Correlation of each pair of images over the disc inscribed in them, ndarray (k, k) for images (k, side, side)."""
     images = np.asarray(images, float)
     side = images.shape[1]
     disc = np.hypot(*(np.mgrid[:side, :side] - (side - 1) / 2)) < side / 2
-    best = np.full((len(images), len(images)), -1.0)
-    for angle in np.arange(steps if turned else 1) * 360 / steps:
-        round_about = ndimage.rotate(images, angle, axes=(1, 2), reshape=False, order=1, mode="nearest")
-        both = np.corrcoef(images[:, disc], round_about[:, disc])[: len(images), len(images) :]
-        best = np.maximum(best, np.atleast_2d(both))
-    return np.maximum(best, best.T)
+    return np.atleast_2d(np.corrcoef(images[:, disc]))
 
 
-def merged(labels, images, *, turned=False, least=0.97):
-    """Classes whose mean images are alike made one.
-
-    A motif that a turn leaves as it is has several angles, hence several components that look the same. With `turned`,
-    classes that look the same after a turn are made one as well: what is left is motifs.
+def merged(labels, images, least=0.97):
+    """Classes whose mean images are alike made one: a motif that a turn leaves as it is has several angles.
 
     Parameters
     ----------
@@ -208,7 +246,7 @@ def merged(labels, images, *, turned=False, least=0.97):
     ndarray of int, shape (n,)
         1 is the largest class.
     """
-    _, group = connected_components(likeness(images, turned) >= least, directed=False)
+    _, group = connected_components(likeness(images) >= least, directed=False)
     found = group[np.asarray(labels) - 1]
     rank = np.argsort(np.argsort(-np.bincount(found, minlength=group.max() + 1)))
     return rank[found] + 1

@@ -72,15 +72,19 @@ class Training:
         loss = self.loss(outputs, targets, rate)
         if not torch.isfinite(loss):
             raise InputError(f"The loss became {loss.item()} at step {self.step}: {self._cause(inputs, targets)}.")
+        self._descend(loss)
+        self.recent.append(loss.item())
+        self.seconds += time.monotonic() - started
+        if self.step % max(self.steps // ENTRIES, 1) == 0:
+            self._note(len(inputs) * self.ranks, rate)
+
+    def _descend(self, loss):
+        """One step of the optimiser and of the learning rate, down the gradient of `loss`."""
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.step()
         self.schedule.step()
         self.step += 1
-        self.recent.append(loss.item())
-        self.seconds += time.monotonic() - started
-        if self.step % max(self.steps // ENTRIES, 1) == 0:
-            self._note(len(inputs) * self.ranks, rate)
 
     def _note(self, batch, rate):
         """An entry of the history."""
