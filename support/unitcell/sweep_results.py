@@ -22,6 +22,12 @@ LATENTS = ("angle_rad", "dx", "dy", "z1", "z2")
 TRUTH = ("true_environment", "true_thickness_A", "true_interface_A")  # of the twins' sub-images
 PARTITIONS = ("class", "kind", "motif")
 NOT_RUN = 0  # in place of a class
+MEANT = {  # the partition that is meant to find what is known
+    "A, B or NiO": "class",
+    "motif (middle Sr, edge Sr, Fe)": "motif",
+    "part of the layer (middle, upper, lower)": "class",
+    "environment, all five": "kind",
+}
 GRID_STEPS = 5
 
 
@@ -159,7 +165,7 @@ def agreement(data, components, partition="class"):
         One setting of `load_groups`.
     components : int
     partition : {'class', 'kind', 'motif'}
-        Classes of the mixture, those that look alike made one, or those that look alike after a turn.
+        Classes of the mixture, those that look alike made one, or contents whatever their angle.
 
     Returns
     -------
@@ -194,3 +200,8 @@ def stability(groups):
                     if len(index)
                 ]  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def meant(table):
+    """Of the rows of `stability` those of the partition that is meant to find each fact, whichever agrees best."""
+    return table[table.partition == table.against.map(MEANT)]
