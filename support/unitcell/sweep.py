@@ -40,21 +40,26 @@ class System:
         Window and representation of the setting that the paper's figures show.
     components : tuple of int
         Numbers of classes of the reference setting, that of the structure first; the last, the paper's, of the others.
-    encoder : {'polar', 'dense', 'convolutional'}
-        Of chapter 07: the paper's is dense.
+    encoders : dict of str to {'polar', 'dense', 'convolutional'}
+        Of chapter 07 for each representation: the paper's is dense.
+    presentations : int
+        Sub-images shown to the rVAE of the reference setting.
     """
 
     image: str
     windows: tuple
     reference: tuple
     components: tuple
-    encoder: str
+    encoders: dict
+    presentations: int
 
 
 REPRESENTATIONS = ("raw", "segmented")
+ON_RINGS = dict.fromkeys(REPRESENTATIONS, "polar")
+AS_PAPER = {"raw": "dense", "segmented": "polar"}  # a dense one leaves its mean image late, and on segmented ones never
 SYSTEMS = {
-    "lsmo_nio": System("twin:lsmo_nio", (24, 36, 48), (36, "raw"), (3, 4), "dense"),
-    "sr3fe2o7": System("twin:sr3fe2o7", (24, 32, 48), (32, "raw"), (7, 3), "polar"),
+    "lsmo_nio": System("twin:lsmo_nio", (24, 36, 48), (36, "raw"), (3, 4), AS_PAPER, 24000),
+    "sr3fe2o7": System("twin:sr3fe2o7", (24, 32, 48), (32, "raw"), (7, 3), ON_RINGS, 45000),
 }
 
 
@@ -80,6 +85,13 @@ class Setting:
     def components(self):
         """Numbers of classes that are tried: that of the structure first."""
         return SYSTEMS[self.system].components[0 if self.is_reference else -1 :]
+
+    @property
+    def learning(self):
+        """Parameters of chapter 07."""
+        system = SYSTEMS[self.system]
+        shown = {"presentations": system.presentations} if self.is_reference else {}
+        return LEARNING | shown | {"encoder": system.encoders[self.representation]}
 
     def seeds(self, count=None):
         """Seeds that are run, of the first `count` (None: of all)."""
@@ -201,7 +213,7 @@ def _finding(profile, setting):
 
 def _jobs_of(profile, setting, seeds):
     """Runs of chapters 07 and 08; what is needed for a first look at every setting goes first."""
-    learning = profile.chapters[LEARN] | LEARNING | {"encoder": SYSTEMS[setting.system].encoder}
+    learning = profile.chapters[LEARN] | setting.learning
     for seed in setting.seeds(seeds):
         top, learn, _ = folders(profile, setting, seed, 0)
         patches, latent, rvae = (str(p) for p in (top / "patches.nc", learn / "latent.csv", learn / "rvae.safetensors"))

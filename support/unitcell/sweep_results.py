@@ -32,7 +32,7 @@ GRID_STEPS = 5
 
 
 def gather(profile, path):
-    """Write one group for each setting of which chapters 06 to 08 have finished; returns the path.
+    """Write one group for each setting of which an rVAE has finished; returns the path.
 
     Raises
     ------
@@ -47,8 +47,8 @@ def gather(profile, path):
 
 
 def finished(profile, setting):
-    """Seeds of a setting of which the mixture with the structure's number of classes is there."""
-    return [s for s in SEEDS if (folders(profile, setting, s, setting.components[0])[2] / "classes.csv").is_file()]
+    """Seeds of a setting whose rVAE is there."""
+    return [seed for seed in SEEDS if (folders(profile, setting, seed, 0)[1] / "provenance.json").is_file()]
 
 
 def gathered(profile, setting):
@@ -73,11 +73,11 @@ def gathered(profile, setting):
         value = patches[name].values
         data[name] = ("atom", value.astype(np.int8) if name == "true_environment" else value)
     for name in PARTITIONS:
-        data[name] = (("seed", "components", "atom"), _labels(profile, setting, seeds, name))
+        data[name] = (("seed", "components", "atom"), _labels(profile, setting, seeds, name, len(latent[0])))
     data["grid"] = (("up", "right", "row", "col"), latent_grid(model, latent[0], GRID_STEPS))
     for count in setting.components:
         data = data.merge(_pictures(profile, setting, seeds[0], count))
-    if setting.is_reference:
+    if setting.is_reference and (sort / "routes.csv").is_file():
         data["turned"] = _turned(load_table(sort / "routes.csv", ("route",)))
     data = data.assign_coords(seed=seeds, components=list(setting.components))
     return data.assign_attrs(patches.attrs | {"system": setting.system, "setting": setting.name})
@@ -88,16 +88,14 @@ def _latents(profile, setting, seeds):
     return [load_table(folders(profile, setting, seed, 0)[1] / "latent.csv", LATENTS) for seed in seeds]
 
 
-def _labels(profile, setting, seeds, column):
+def _labels(profile, setting, seeds, column, atoms):
     """Classes, kinds or motifs of all atoms: ndarray of uint8, shape (seed, components, atom)."""
 
     def of(seed, count):
         path = folders(profile, setting, seed, count)[2] / "classes.csv"
-        return load_table(path, (column,))[column].to_numpy(np.uint8) if path.is_file() else None
+        return load_table(path, (column,))[column].to_numpy(np.uint8) if path.is_file() else np.full(atoms, NOT_RUN)
 
-    labels = [[of(seed, count) for count in setting.components] for seed in seeds]
-    absent = np.full_like(labels[0][0], NOT_RUN)
-    return np.array([[absent if one is None else one for one in row] for row in labels])
+    return np.array([[of(seed, count) for count in setting.components] for seed in seeds], np.uint8)
 
 
 def _pictures(profile, setting, seed, count):
