@@ -79,9 +79,11 @@ def _lsmo(sweep):
         ("between A and B, in widths of the wider", sweep.of(own, found.apart_in_widths), 3, ANY),
         ("share of seeds where it is 3 widths and 20°", sweep.share_of_seeds(own, _is_checkerboard), 1, 1),
     ])  # fmt: skip
+    inside = found.inside_nio
     yield Claim("NiO: the angle is uniform", "Fig. 4d", [
-        ("circular standard deviation (°)", sweep.of(own, _nio_width), 0, 15),
-        ("share of seeds where it is", sweep.share_of_seeds(own, lambda data: _nio_width(data) <= 15), 1, 1),
+        ("circular standard deviation inside, a window sees NiO alone (°)", sweep.of(own, inside), 0, 15),
+        ("of all NiO (°)", sweep.of(own, lambda data: found.checkerboard(data)["NiO_deg"]), 0, 15),
+        ("share of seeds where it is, inside", sweep.share_of_seeds(own, lambda data: inside(data) <= 15), 1, 1),
     ])  # fmt: skip
     yield Claim("LSMO–NiO: one latent separates the phases, the other A from B in LSMO", "Fig. 4g,h", [
         ("phases by one latent (area under the curve)", sweep.of(own, found.best_separation, [NIO]), 0.95, 1),
@@ -159,18 +161,15 @@ def _ferrite_windows(sweep):
 
 
 def _scan(sweep):
-    yield Claim("Scan distortion is gathered in one variable", "section 3", [
-        (f"{name}: share of the scan lines, the most over the next", sweep.of(name, found.gathered_in_one), 2, ANY)
+    yield Claim("Scan distortion is gathered in one variable, or one group of them", "section 3", [
+        (f"{name}, share of the scan lines: {what}", sweep.of(name, measure), 2, ANY)
         for name in ("lsmo_nio-36-raw", "sr3fe2o7-32-raw")
+        for what, measure in (("most over next", found.gathered_in_one), ("offsets over others", found.in_the_offsets))
     ])  # fmt: skip
 
 
 def _is_checkerboard(data):
     return found.apart_in_widths(data) >= 3 and found.checkerboard(data)["apart_deg"] >= 20
-
-
-def _nio_width(data):
-    return found.checkerboard(data)["NiO_deg"]
 
 
 def _peaks(data):

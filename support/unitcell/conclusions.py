@@ -25,6 +25,13 @@ def checkerboard(data):
     return {"apart_deg": float(np.degrees(apart))} | widths
 
 
+def inside_nio(data):
+    """Circular standard deviation of the angle [degrees] at the NiO whose window holds nothing else."""
+    reach_A = data.attrs["window_px"] * data.attrs["image_pixel_size_A"] / np.sqrt(2)
+    inside = (data.true_environment.values == 2) & (data.true_interface_A.values > reach_A)
+    return np.degrees(circular_sd(data.angle_rad.values[inside]))
+
+
 def apart_in_widths(data):
     """Between the mean angles of A and B, in the larger of their circular standard deviations."""
     board = checkerboard(data)
@@ -73,17 +80,22 @@ def share_between(data, name):
 
 
 def nearness_to_boundary(data, components):
-    """Median distance of a class to the border between phases over that of all atoms: of the class nearest to it."""
+    """Median distance of a class to the border between phases over that of all atoms: of the class nearest to it.
+
+    NaN where no mixture of this many components was run.
+    """
     label, away = data["class"].sel(components=components).values, data.true_interface_A.values
     found = [np.nanmedian(away[label == k]) for k in range(1, components + 1) if (label == k).any()]
-    return float(min(found) / np.nanmedian(away))
+    return float(min(found, default=np.nan) / np.nanmedian(away))
 
 
 def mirror_pair(data, components):
     """Of the mean images of three classes: likeness of two after half a turn, and of the third to itself: correlations.
 
-    The two are those that are most alike after half a turn in comparison with before it.
+    The two are those that are most alike after half a turn in comparison with before it. NaN where none was run.
     """
+    if f"mean{components}" not in data:
+        return np.nan, np.nan
     images = data[f"mean{components}"].values
     side = images.shape[1]
     disc = np.hypot(*(np.mgrid[:side, :side] - (side - 1) / 2)) < side / 2
@@ -98,6 +110,13 @@ def gathered_in_one(data):
     """Share of the scan lines in the latent that has most of it, over the next: see `line_shares`."""
     ranked = sorted(line_shares(data).values(), reverse=True)
     return ranked[0] / max(ranked[1], 1e-3)
+
+
+def in_the_offsets(data):
+    """Share of the scan lines in the offset that has most of it, over that in the angle or content that has most."""
+    shares = line_shares(data)
+    others = max(value for name, value in shares.items() if name not in ("dx", "dy"))
+    return max(shares["dx"], shares["dy"]) / max(others, 1e-3)
 
 
 def residuals(data, name):
