@@ -12,7 +12,7 @@ from unitcell.errors import InputError
 from unitcell.images import StemImage
 from unitcell.subimages import cut_patches
 from unitcell.sweep_cuts import narrowed
-from unitcell.sweep_results import agreement, gather, load_groups, stability
+from unitcell.sweep_results import agreement, complete, gather, load_groups, stability
 from unitcell.workflow import Profile, load_profile
 
 
@@ -98,6 +98,15 @@ def test_every_setting_is_kept_and_fits(kept):
     for name, data in kept.items():
         assert data.sizes["atom"] == sweep.SUB_IMAGES, name
         assert list(data.components.values) == list(sweep.SETTINGS[name].components), name
+
+
+def test_an_unfinished_sweep_is_refused(kept):
+    assert complete(kept) is kept
+    with pytest.raises(InputError, match="lacks sr3fe2o7-24-raw: run"):
+        complete({name: data for name, data in kept.items() if name != "sr3fe2o7-24-raw"})
+    name = "lsmo_nio-24-segmented"
+    with pytest.raises(InputError, match=f"lacks classes of {name}: run"):
+        complete(kept | {name: kept[name].assign({"class": kept[name]["class"] * 0})})
 
 
 def test_stability_has_a_row_for_each_case(kept):

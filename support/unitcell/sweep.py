@@ -21,7 +21,8 @@ SUB_IMAGES = 3000  # of a setting: those on the scan lines in the middle of the 
 # What the sweep says to each chapter, whatever the profile: the paper's pixels, and nothing of what the chapters do
 # beside their own image (doses, stacks of known orientation, comparisons of routes).
 FINDING = {"binning": 1, "a_spacing_A": None, "doses_e_per_A2": [100000.0], "twin_field_px": 400}
-LEARNING = {"presentations": 24000, "pixels": 96, "twin_count": 0}
+LEARNING = {"pixels": 96, "twin_count": 0}
+PRESENTATIONS = {24: 24000, 32: 45000, 36: 60000, 48: 60000}  # by window [px]: a wider one leaves its mean image later
 SORTING = {"turned_epochs": 0, "turned_count": 64, "cvae_epochs": 2}
 TURNING = {"turned_epochs": 12, "jrvae_epochs": 0, "turned_count": 1200, "least_ari": -1.0}  # once a reference setting
 
@@ -42,8 +43,6 @@ class System:
         Numbers of classes of the reference setting, that of the structure first; the last, the paper's, of the others.
     encoders : dict of str to {'polar', 'dense', 'convolutional'}
         Of chapter 07 for each representation: the paper's is dense.
-    presentations : int
-        Sub-images shown to the rVAE of the reference setting.
     """
 
     image: str
@@ -51,15 +50,14 @@ class System:
     reference: tuple
     components: tuple
     encoders: dict
-    presentations: int
 
 
 REPRESENTATIONS = ("raw", "segmented")
 ON_RINGS = dict.fromkeys(REPRESENTATIONS, "polar")
 AS_PAPER = {"raw": "dense", "segmented": "polar"}  # a dense one leaves its mean image late, and on segmented ones never
 SYSTEMS = {
-    "lsmo_nio": System("twin:lsmo_nio", (24, 36, 48), (36, "raw"), (3, 4), AS_PAPER, 24000),
-    "sr3fe2o7": System("twin:sr3fe2o7", (24, 32, 48), (32, "raw"), (7, 3), ON_RINGS, 45000),
+    "lsmo_nio": System("twin:lsmo_nio", (24, 36, 48), (36, "raw"), (3, 4), AS_PAPER),
+    "sr3fe2o7": System("twin:sr3fe2o7", (24, 32, 48), (32, "raw"), (7, 3), ON_RINGS),
 }
 
 
@@ -89,9 +87,8 @@ class Setting:
     @property
     def learning(self):
         """Parameters of chapter 07."""
-        system = SYSTEMS[self.system]
-        shown = {"presentations": system.presentations} if self.is_reference else {}
-        return LEARNING | shown | {"encoder": system.encoders[self.representation]}
+        encoder = SYSTEMS[self.system].encoders[self.representation]
+        return LEARNING | {"presentations": PRESENTATIONS[self.window_px], "encoder": encoder}
 
     def seeds(self, count=None):
         """Seeds that are run, of the first `count` (None: of all)."""

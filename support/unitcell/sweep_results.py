@@ -3,6 +3,7 @@
 Every number is packed into a byte, since a page shows it, and no more: angles to 1.4°, latents to 1/250 of their range.
 """
 
+import json
 import warnings
 
 import numpy as np
@@ -29,6 +30,10 @@ MEANT = {  # the partition that is meant to find what is known
     "environment, all five": "kind",
 }
 GRID_STEPS = 5
+SORTED = (  # settings whose classes the paper shows
+    "lsmo_nio-36-raw", "lsmo_nio-24-segmented", "sr3fe2o7-32-raw", "sr3fe2o7-32-segmented", "sr3fe2o7-48-raw",
+    "sr3fe2o7-48-segmented",
+)  # fmt: skip
 
 
 def gather(profile, path):
@@ -80,7 +85,17 @@ def gathered(profile, setting):
     if setting.is_reference and (sort / "routes.csv").is_file():
         data["turned"] = _turned(load_table(sort / "routes.csv", ("route",)))
     data = data.assign_coords(seed=seeds, components=list(setting.components))
-    return data.assign_attrs(patches.attrs | {"system": setting.system, "setting": setting.name})
+    return data.assign_attrs(
+        patches.attrs | {"system": setting.system, "setting": setting.name} | _training(learn, model.side)
+    )
+
+
+def _training(folder, side):
+    """How an rVAE was trained: presentations, encoder, and rms difference of a pixel from what it redraws."""
+    given = json.loads((folder / "provenance.json").read_text())["parameters"]
+    last = load_table(folder / "history.csv", ("reconstruction",)).reconstruction.iloc[-1]
+    residual = given["noise_sd"] * np.sqrt(2 * last) / side
+    return {"presentations": given["presentations"], "encoder": given["encoder"], "residual_rms": float(residual)}
 
 
 def _latents(profile, setting, seeds):
@@ -151,6 +166,18 @@ def load_groups(path):
     tree.close()
     if not groups:
         raise InputError(f"{path} holds no setting of a sweep: make it with 'unitcell sweep'.")
+    return groups
+
+
+def complete(groups):
+    """Return the settings if chapter 09 can show every panel of the paper with them, or raise InputError."""
+    lacking = [name for name in SETTINGS if name not in groups]
+    unsorted = [n for n in SORTED if n in groups and (groups[n]["class"][0] == NOT_RUN).all("atom").any()]
+    if lacking or unsorted:
+        raise InputError(
+            f"The sweep lacks {', '.join(lacking + [f'classes of {name}' for name in unsorted])}: "
+            "run 'unitcell sweep' to its end."
+        )
     return groups
 
 
