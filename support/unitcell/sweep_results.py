@@ -170,8 +170,8 @@ def load_groups(path):
 
 
 def complete(groups):
-    """Return the settings if chapter 09 can show every panel of the paper with them, or raise InputError."""
-    lacking = [name for name in SETTINGS if name not in groups]
+    """Return the settings if chapter 09 can show the paper's classes with them, or raise InputError."""
+    lacking = [name for name in SORTED if name not in groups]
     unsorted = [n for n in SORTED if n in groups and (groups[n]["class"][0] == NOT_RUN).all("atom").any()]
     if lacking or unsorted:
         raise InputError(
