@@ -92,7 +92,7 @@ def windows(settings):
     figure = plt.figure(figsize=(11, 2.5 * len(settings)))
     for row, data in enumerate(settings):
         at = 6 * row
-        title = f"{data.attrs['setting']}"
+        title = f"angle, {data.attrs['window_px']} px"
         draw_map(figure.add_subplot(len(settings), 6, at + 1), data, "angle_rad", title)
         draw_rose(figure.add_subplot(len(settings), 6, at + 2, projection="polar"), data.angle_rad.values, groups(data))
         for n, name in enumerate(("z1", "z2")):
