@@ -38,10 +38,10 @@ def sweep(
     with alone(folder):
         status = run_graph(profile, config=config, snakefile="sweep.smk", jobs=jobs)
         gathered = gather(load_profile(profile), folder / "two_crystals.nc")
-    if status:
-        typer.echo("unitcell: the sweep stopped at the error above; what had finished is kept and gathered.", err=True)
-        sys.exit(status)
     if out:
         with written(out) as temporary:
             shutil.copyfile(gathered, temporary)
+    if status:
+        typer.echo("unitcell: the sweep stopped at the error above; what had finished is kept and gathered.", err=True)
+        sys.exit(status)
     typer.echo(out or gathered.resolve())
