@@ -1,9 +1,9 @@
-# Two commands: `make book` makes the book, `make test` checks everything. `make smoke`, `make bench`, `make screenshots`
-# and `make clean` are for those who work on it.
+# Two commands: `make book` makes the book, `make test` checks everything. `make smoke`, `make bench`, `make screenshots`,
+# `make sweep` and `make clean` are for those who work on it.
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := book
-.PHONY: book test smoke bench screenshots environment clean
+.PHONY: book test smoke bench screenshots sweep environment clean
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -32,6 +32,10 @@ bench: environment
 
 screenshots: environment
 	$(BIN)/python tests/screenshots.py $(SMOKE) build/screenshots
+
+# About an hour of one core: chapters 06 to 08 over windows, representations, seeds and classes, for chapter 09.
+sweep: environment
+	OMP_NUM_THREADS=1 $(BIN)/unitcell sweep --jobs 1 --out support/unitcell/reference/two_crystals.nc
 
 # One pip call for everything, repeated only when the lock differs from the copy of what was installed.
 environment:

@@ -121,6 +121,9 @@ def test_latents_of_other_patches_are_refused():
 
 def test_truth_of_a_twin():
     data = lattice().assign_coords(true_environment=("atom", np.r_[np.nan, np.arange(143) % 5]))
+    with pytest.raises(InputError, match="none of the twins"):
+        known.facts(data)
+    data = data.assign_attrs(image_name="twin sr3fe2o7")
     facts = known.facts(data)
     assert [value[0] for value in facts.values()] == [-1, -1, -1]
     assert next(iter(facts.values()))[1:6].tolist() == [0, 1, 1, 2, 2]

@@ -47,7 +47,7 @@ CHAPTERS = {
             "rvae": "07_rvae/rvae.safetensors",
         },
     ),
-    "09_two_crystals": Step(("stability.csv", "scan_lines.csv")),
+    "09_two_crystals": Step(("stability.csv", "scan_lines.csv", "claims.csv")),
 }
 SIGNED = ("checks.csv", "provenance.json")  # every chapter writes these too
 JOBS_AT_A_TIME = 2

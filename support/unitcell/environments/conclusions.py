@@ -16,11 +16,8 @@ def mean_angle(angle_rad):
     return float(np.angle(np.exp(1j * np.asarray(angle_rad)).mean()))
 
 
-def checkerboard(data, most=None):
-    """How far apart the angles of A and B are in LSMO, and how wide those of A, B and NiO: dict [degrees].
-
-    Within `most` [degrees] of its mean an angle counts as uniform.
-    """
+def checkerboard(data):
+    """How far apart the angles of A and B are in LSMO, and how wide those of A, B and NiO: dict [degrees]."""
     angle, environment = data.angle_rad.values, data.true_environment.values
     of = [angle[environment == n] for n in range(3)]
     apart = abs(circular(mean_angle(of[0]) - mean_angle(of[1])))
@@ -28,12 +25,30 @@ def checkerboard(data, most=None):
     return {"apart_deg": float(np.degrees(apart))} | widths
 
 
-def separation(data, name, group):
-    """How well a latent alone tells a group from the rest: area under the curve, 0.5 (not at all) to 1."""
+def inside_nio(data):
+    """Circular standard deviation of the angle [degrees] at the NiO whose window holds nothing else."""
+    reach_A = data.attrs["window_px"] * data.attrs["image_pixel_size_A"] / np.sqrt(2)
+    inside = (data.true_environment.values == 2) & (data.true_interface_A.values > reach_A)
+    return np.degrees(circular_sd(data.angle_rad.values[inside]))
+
+
+def apart_in_widths(data):
+    """Between the mean angles of A and B, in the larger of their circular standard deviations."""
+    board = checkerboard(data)
+    return board["apart_deg"] / max(board["A_deg"], board["B_deg"])
+
+
+def separation(data, name, group, rest=None):
+    """How well a latent alone tells a group of environments from the rest: area under the curve, 0.5 to 1."""
     environment = data.true_environment.values
-    known = environment != UNKNOWN
-    area = roc_auc_score(np.isin(environment[known], group), data[name].values[known])
+    some = environment != UNKNOWN if rest is None else np.isin(environment, [*group, *rest])
+    area = roc_auc_score(np.isin(environment[some], group), data[name].values[some])
     return float(max(area, 1 - area))
+
+
+def best_separation(data, group, rest=None):
+    """The same by whichever of the two content latents tells them better."""
+    return max(separation(data, name, group, rest) for name in ("z1", "z2"))
 
 
 def angle_peaks(data, least=0.1, smooth_deg=6.0):
@@ -56,6 +71,52 @@ def edges_apart_deg(data):
     angle, environment = data.angle_rad.values, data.true_environment.values
     upper, lower = (mean_angle(angle[environment == n]) for n in (1, 2))
     return float(abs(np.degrees(circular(upper - lower))))
+
+
+def share_between(data, name):
+    """Share of a latent's variance that lies between the environments (η²)."""
+    left, known = residuals(data, name)
+    return float(1 - left.var() / data[name].values[known].var())
+
+
+def nearness_to_boundary(data, components):
+    """Median distance of a class to the border between phases over that of all atoms: of the class nearest to it.
+
+    NaN where no mixture of this many components was run.
+    """
+    label, away = data["class"].sel(components=components).values, data.true_interface_A.values
+    found = [np.nanmedian(away[label == k]) for k in range(1, components + 1) if (label == k).any()]
+    return float(min(found, default=np.nan) / np.nanmedian(away))
+
+
+def mirror_pair(data, components):
+    """Of the mean images of three classes: likeness of two after half a turn, and of the third to itself: correlations.
+
+    The two are those that are most alike after half a turn in comparison with before it. NaN where none was run.
+    """
+    if f"mean{components}" not in data:
+        return np.nan, np.nan
+    images = data[f"mean{components}"].values
+    side = images.shape[1]
+    disc = np.hypot(*(np.mgrid[:side, :side] - (side - 1) / 2)) < side / 2
+    turned = np.corrcoef(images[:, disc], images[:, ::-1, ::-1][:, disc])[: len(images), len(images) :]
+    gain = np.triu(turned - np.corrcoef(images[:, disc]), 1)
+    one, other = np.unravel_index(gain.argmax(), gain.shape)
+    left = [n for n in range(len(images)) if n not in (one, other)]
+    return float(turned[one, other]), float(max(turned[n, n] for n in left))
+
+
+def gathered_in_one(data):
+    """Share of the scan lines in the latent that has most of it, over the next: see `line_shares`."""
+    ranked = sorted(line_shares(data).values(), reverse=True)
+    return ranked[0] / max(ranked[1], 1e-3)
+
+
+def in_the_offsets(data):
+    """Share of the scan lines in the offset that has most of it, over that in the angle or content that has most."""
+    shares = line_shares(data)
+    others = max(value for name, value in shares.items() if name not in ("dx", "dy"))
+    return max(shares["dx"], shares["dy"]) / max(others, 1e-3)
 
 
 def residuals(data, name):

@@ -48,9 +48,12 @@ def environment_of(data):
 
 
 def twin_of(data):
-    """Which twin the sub-images are of."""
-    count = environment_of(data).max() + 1
-    return "lsmo_nio" if count <= 3 else "sr3fe2o7"
+    """Which twin the sub-images are of, by the name of their image; InputError where it is none."""
+    name = str(data.attrs.get("image_name", "an image without a name"))
+    twin = name.removeprefix("twin ")
+    if twin not in ENVIRONMENTS:
+        raise InputError(f"{name} has true environments, but is none of the twins {', '.join(ENVIRONMENTS)}.")
+    return twin
 
 
 def groups(data):

@@ -1,10 +1,13 @@
 """Chapters 06 to 08 rerun over systems, windows, representations, seeds and numbers of classes.
 
 Each run is a papermill run of one chapter with a folder of its own, so that a changed setting reruns only what depends
-on it: atoms and sub-images once a window and representation, the rVAE once a seed of these, the mixture once a number
-of classes of those. `sweep.smk` turns `jobs` into a graph; run it through `unitcell sweep`.
+on it: atoms once a system and representation, with the widest window, from which the narrower sub-images are cut; the
+rVAE once a seed of these; the mixture once a number of classes of those. One setting of each system, the paper's own,
+is run with every seed, the others with the first. `sweep.smk` turns `cuts` and `jobs` into a graph; run it through
+`unitcell sweep`.
 """
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +16,15 @@ from unitcell.errors import InputError
 
 FIND, LEARN, SORT = "06_find_atoms", "07_rvae", "08_gmm_cvae"
 SEEDS = (0, 1, 2, 3, 4)
+SUB_IMAGES = 3000  # of a setting: those on the scan lines in the middle of the image
+
+# What the sweep says to each chapter, whatever the profile: the paper's pixels, and nothing of what the chapters do
+# beside their own image (doses, stacks of known orientation, comparisons of routes).
+FINDING = {"binning": 1, "a_spacing_A": None, "doses_e_per_A2": [100000.0], "twin_field_px": 400}
+LEARNING = {"pixels": 96, "twin_count": 0}
+PRESENTATIONS = {24: 24000, 32: 45000, 36: 60000, 48: 24000}  # by window [px]; 48 would need several times as many
+SORTING = {"turned_epochs": 0, "turned_count": 64, "cvae_epochs": 2}
+TURNING = {"turned_epochs": 12, "jrvae_epochs": 0, "turned_count": 1200, "least_ari": -1.0}  # once a reference setting
 
 
 @dataclass(frozen=True)
@@ -25,23 +37,27 @@ class System:
         As chapter 06 takes it.
     windows : tuple of int
         Edges of the sub-images [px].
+    reference : tuple of (int, str)
+        Window and representation of the setting that the paper's figures show.
     components : tuple of int
-        Numbers of classes; the first is that of the structure.
-    representations : tuple of str
-    more : dict
-        Further parameters by chapter.
+        Numbers of classes of the reference setting, that of the structure first; the last, the paper's, of the others.
+    encoders : dict of str to {'polar', 'dense', 'convolutional'}
+        Of chapter 07 for each representation: the paper's is dense.
     """
 
     image: str
     windows: tuple
+    reference: tuple
     components: tuple
-    representations: tuple = ("raw", "segmented")
-    more: tuple = ()
+    encoders: dict
 
 
+REPRESENTATIONS = ("raw", "segmented")
+ON_RINGS = dict.fromkeys(REPRESENTATIONS, "polar")
+AS_PAPER = {"raw": "dense", "segmented": "polar"}  # a dense one leaves its mean image late, and on segmented ones never
 SYSTEMS = {
-    "lsmo_nio": System("twin:lsmo_nio", (24, 36, 48), (3, 4, 5)),
-    "sr3fe2o7": System("twin:sr3fe2o7", (24, 32, 48), (7, 6, 3)),
+    "lsmo_nio": System("twin:lsmo_nio", (24, 36, 48), (36, "raw"), (3, 4), AS_PAPER),
+    "sr3fe2o7": System("twin:sr3fe2o7", (24, 32, 48), (32, "raw"), (7, 3), ON_RINGS),
 }
 
 
@@ -59,18 +75,42 @@ class Setting:
         return f"{self.system}-{self.window_px}-{self.representation}"
 
     @property
+    def is_reference(self):
+        """Whether every seed and number of classes is run."""
+        return (self.window_px, self.representation) == SYSTEMS[self.system].reference
+
+    @property
     def components(self):
-        """Numbers of classes that are tried."""
-        return SYSTEMS[self.system].components
+        """Numbers of classes that are tried: that of the structure first."""
+        return SYSTEMS[self.system].components[0 if self.is_reference else -1 :]
+
+    @property
+    def learning(self):
+        """Parameters of chapter 07."""
+        encoder = SYSTEMS[self.system].encoders[self.representation]
+        return LEARNING | {"presentations": PRESENTATIONS[self.window_px], "encoder": encoder}
+
+    def seeds(self, count=None):
+        """Seeds that are run, of the first `count` (None: of all)."""
+        return SEEDS[: count if self.is_reference else 1]
 
 
 SETTINGS = {
     setting.name: setting
     for system, swept in SYSTEMS.items()
     for window in swept.windows
-    for representation in swept.representations
+    for representation in REPRESENTATIONS
     for setting in [Setting(system, window, representation)]
 }
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The sub-images of a setting, from those of the widest window: see `sweep_cuts.narrow`."""
+
+    source: str
+    target: str
+    window_px: int
 
 
 @dataclass(frozen=True)
@@ -81,6 +121,7 @@ class Job:
     folder: str
     parameters: dict
     reads: tuple = ()
+    priority: int = 9
 
     @property
     def name(self):
@@ -96,13 +137,19 @@ class Job:
     @property
     def recipe(self):
         """What makes it run again."""
-        return recipe(self.chapter, self.parameters)
+        return _made_of(self.chapter) | {"parameters": repr(sorted(self.parameters.items()))}
 
     @property
     def arguments(self):
         """Of `unitcell chapter`: a list of words."""
         given = [word for key, value in self.parameters.items() for word in ("-p", key, str(value))]
         return [self.chapter, *given, "--out", self.folder]
+
+
+@functools.cache
+def _made_of(chapter):
+    """Digests of a chapter's code and data, whatever its parameters: many runs share them."""
+    return recipe(chapter, {})
 
 
 def chosen_settings(names=()):
@@ -119,44 +166,59 @@ def sweep_folder(profile):
 
 
 def folders(profile, setting, seed, components):
-    """Folders of the runs of chapters 06, 07 and 08 of a setting, relative to the project."""
+    """Folders of the sub-images and of the runs of chapters 07 and 08 of a setting, relative to the project."""
     top = sweep_folder(profile) / setting.name
-    return top / FIND, top / f"seed{seed}" / LEARN, top / f"seed{seed}" / f"k{components}" / SORT
+    return top, top / f"seed{seed}" / LEARN, top / f"seed{seed}" / f"k{components}" / SORT
 
 
-def jobs(profile, settings, seeds=SEEDS):
-    """All runs of a sweep, each after those that it reads.
+def cuts(profile, settings):
+    """What is cut from the widest sub-images: list of Cut."""
+    targets = [(setting, str(folders(profile, setting, 0, 0)[0] / "patches.nc")) for setting in settings]
+    return [Cut(f"{_found_in(profile, s)}/patches.nc", target, s.window_px) for s, target in targets]
+
+
+def _found_in(profile, setting):
+    """Folder of chapter 06's run for a setting's system and representation."""
+    return f"{sweep_folder(profile)}/{setting.system}-{setting.representation}/{FIND}"
+
+
+def jobs(profile, settings, seeds=None):
+    """All runs of chapters in a sweep, each after those that it reads.
 
     Parameters
     ----------
     profile : unitcell.book.workflow.Profile
         Its parameters of chapters 06 to 08 hold wherever the sweep says nothing.
     settings : list of Setting
-    seeds : tuple of int
+    seeds : int, optional
+        How many, of the reference settings; None: all.
 
     Returns
     -------
     list of Job
     """
-    return [job for setting in settings for job in _jobs_of(profile, setting, seeds)]
+    found = {_found_in(profile, setting): setting for setting in settings}
+    first = [Job(FIND, folder, _finding(profile, setting)) for folder, setting in found.items()]
+    return first + [job for setting in settings for job in _jobs_of(profile, setting, seeds)]
+
+
+def _finding(profile, setting):
+    system = SYSTEMS[setting.system]
+    cut = {"window_px": max(system.windows), "representation": setting.representation}
+    return profile.chapters[FIND] | FINDING | {"image": system.image} | cut
 
 
 def _jobs_of(profile, setting, seeds):
-    system = SYSTEMS[setting.system]
-    base = {chapter: profile.chapters[chapter] | dict(system.more).get(chapter, {}) for chapter in (FIND, LEARN, SORT)}
-    find, _, _ = folders(profile, setting, 0, 0)
-    patches = str(find / "patches.nc")
-    cut = {"image": system.image, "window_px": setting.window_px, "representation": setting.representation}
-    yield Job(FIND, str(find), base[FIND] | WHOLE | cut)
-    for seed in seeds:
-        _, learn, _ = folders(profile, setting, seed, 0)
-        yield Job(LEARN, str(learn), base[LEARN] | {"patches": patches, "seed": seed}, (patches,))
-        latent, rvae = str(learn / "latent.csv"), str(learn / "rvae.safetensors")
-        for count in setting.components:
-            _, _, sort = folders(profile, setting, seed, count)
+    """Runs of chapters 07 and 08; what is needed for a first look at every setting goes first."""
+    learning = profile.chapters[LEARN] | setting.learning
+    for seed in setting.seeds(seeds):
+        top, learn, _ = folders(profile, setting, seed, 0)
+        patches, latent, rvae = (str(p) for p in (top / "patches.nc", learn / "latent.csv", learn / "rvae.safetensors"))
+        early = (8 if setting.is_reference else 7) if seed == 0 else 5
+        yield Job(LEARN, str(learn), learning | {"patches": patches, "seed": seed}, (patches,), early)
+        for n, count in enumerate(setting.components):
+            turned = setting.is_reference and seed == n == 0
+            sorting = profile.chapters[SORT] | SORTING | (TURNING if turned else {})
             given = {"patches": patches, "latent": latent, "rvae": rvae, "n_components": count, "seed": seed}
-            yield Job(SORT, str(sort), base[SORT] | BRIEF | given, (patches, latent, rvae))
-
-
-WHOLE = {"binning": 1, "a_spacing_A": None}  # of chapter 06: the paper's pixels, whatever the crystal
-BRIEF = {"turned_epochs": 0, "cvae_epochs": 4}  # of chapter 08: without its comparisons, which concern its own image
+            folder = str(folders(profile, setting, seed, count)[2])
+            yield Job(SORT, folder, sorting | given, (patches, latent, rvae), early if n == 0 or seed == 0 else 1)

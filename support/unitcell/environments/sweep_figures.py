@@ -2,6 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+from scipy.spatial import cKDTree
 
 from unitcell.book.figures import OKABE_ITO, draw_image
 from unitcell.environments.cvae import framed, spread
@@ -15,10 +16,11 @@ LATENTS = ("angle_rad", "dx", "dy", "z1", "z2")
 def corner_of(data):
     """Upper left corner (x, y) [px] of the part that is enlarged: where both phases are, if there are two."""
     x, y = data.x_px.values, data.y_px.values
-    if "true_interface_A" in data and np.isfinite(data.true_interface_A).any():
-        near = int(np.nanargmin(np.hypot(x - x.mean(), y - y.mean()) + 20 * np.abs(data.true_interface_A.values)))
-        return max(x[near] - ZOOM_PX / 2, 0), max(y[near] - ZOOM_PX / 2, 0)
-    return x.mean() - ZOOM_PX / 2, y.mean() - ZOOM_PX / 2
+    at = x.mean(), y.mean()
+    if np.isfinite(data.true_interface_A).any():
+        near = int(np.nanargmin(np.hypot(x - at[0], y - at[1]) + 20 * np.abs(data.true_interface_A.values)))
+        at = x[near], y[near]
+    return tuple(max(min(c - ZOOM_PX / 2, v.max() - ZOOM_PX), v.min()) for c, v in zip(at, (x, y), strict=True))
 
 
 def draw_map(axis, data, name, title="", labels=None, seen=None):
@@ -40,21 +42,30 @@ def draw_map(axis, data, name, title="", labels=None, seen=None):
     return dots
 
 
-def overview(data, image):
+def enlarged(data, image):
+    """The part of an image that is enlarged."""
+    x, y = (int(v) for v in corner_of(data))
+    return image[y : y + ZOOM_PX, x : x + ZOOM_PX]
+
+
+def overview(data, image, part=None):
     """Image, latent grid, enlarged part, and maps of the five latents (Figs. 4, 7, S3, S9); returns the figure.
 
     Parameters
     ----------
     data : xarray.Dataset
-        One setting of `sweep_results.load_groups`.
+        One seed of a setting of `sweep_results.load_groups`, as in all figures here.
     image : ndarray
-        The whole image, in [0, 1], or its segmentation.
+        The whole image, in [0, 1]; lines mark what the sub-images are of.
+    part : ndarray, optional
+        Shown in place of the enlarged part, for instance its segmentation.
     """
     figure, axes = plt.subplots(2, 4, figsize=(11, 5.4))
-    pixel_A, (x0, y0) = data.attrs["image_pixel_size_A"], (int(v) for v in corner_of(data))
+    pixel_A, part = data.attrs["image_pixel_size_A"], enlarged(data, image) if part is None else part
     draw_image(axes[0, 0], image, pixel_A, title="(a) image", vmin=0, vmax=1)
+    for y in (data.y_px.min(), data.y_px.max()):
+        axes[0, 0].axhline(float(y), color="white", lw=1)
     draw_image(axes[0, 1], framed(data.grid.values), None, title="(b) z₁ →, z₂ ↑", vmin=0, vmax=1)
-    part = image[y0 : y0 + ZOOM_PX, x0 : x0 + ZOOM_PX]
     draw_image(axes[0, 2], part, pixel_A, title="(c) enlarged", vmin=0, vmax=1)
     for axis, name, letter in zip((axes[0, 3], *axes[1]), LATENTS, "defgh", strict=True):
         draw_map(axis, data, name, f"({letter}) {label_of(name)}")
@@ -81,7 +92,7 @@ def windows(settings):
     figure = plt.figure(figsize=(11, 2.5 * len(settings)))
     for row, data in enumerate(settings):
         at = 6 * row
-        title = f"{data.attrs['setting']}"
+        title = f"angle, {data.attrs['window_px']} px"
         draw_map(figure.add_subplot(len(settings), 6, at + 1), data, "angle_rad", title)
         draw_rose(figure.add_subplot(len(settings), 6, at + 2, projection="polar"), data.angle_rad.values, groups(data))
         for n, name in enumerate(("z1", "z2")):
@@ -95,7 +106,7 @@ def windows(settings):
 
 def mixture_panels(data, components, partition="class", x="angle_rad", y="z2"):
     """Densities, classes in latent space and on the image, and mean images of the classes (Figs. 5, 8, S6, S11)."""
-    labels = data[partition].sel(components=components).values[0]
+    labels = data[partition].sel(components=components).values
     count = int(labels.max())
     figure, axes = plt.subplots(1, 4, figsize=(11, 3.0))
     table = data[["angle_rad", "z1", "z2"]].to_dataframe()[["angle_rad", "z1", "z2"]]
@@ -108,21 +119,30 @@ def mixture_panels(data, components, partition="class", x="angle_rad", y="z2"):
     return figure
 
 
-def centroids(data):
-    """Mean sub-images and decoded centres of the classes (Figs. 5e, 8c–e,h–j, S6e, S11); returns the figure."""
-    count = len(data["mean"])
+def centroids(data, count):
+    """Mean sub-images and decoded centres of `count` classes (Figs. 5e, 8c–e,h–j, S6e, S11); returns the figure."""
     figure, axes = plt.subplots(2, count, figsize=(1.5 * count + 0.5, 3.4), squeeze=False)
-    draw_row(axes[0], data["mean"].values, [f"{k}, mean" for k in range(1, count + 1)])
-    draw_row(axes[1], data["decoded"].values, [f"{k}, decoded" for k in range(1, count + 1)])
+    draw_row(axes[0], data[f"mean{count}"].values, [f"{k}, mean" for k in range(1, count + 1)])
+    draw_row(axes[1], data[f"decoded{count}"].values, [f"{k}, decoded" for k in range(1, count + 1)])
     return figure
 
 
-def tableaux(data, names):
-    """3 × 3 tableaux of classes and the same minus their mean (Fig. 6); returns the figure."""
-    pictures = data.tableau.values
+def tableaux(pictures, names):
+    """3 × 3 tableaux of classes (class, up, right, row, col) and the same minus their mean (Fig. 6): the figure."""
     figure, axes = plt.subplots(2, len(pictures), figsize=(2.4 * len(pictures), 5.0), squeeze=False)
     reach = float(np.quantile(np.abs([spread(t) for t in pictures]), 0.99))
     draw_row(axes[0], [framed(t) for t in pictures], names)
     differences = [framed(spread(t)) for t in pictures]
     draw_row(axes[1], differences, ["minus its mean"] * len(pictures), vmin=-reach, vmax=reach, cmap="RdBu_r")
     return figure
+
+
+def small_map(data, name, points=(128, 42)):
+    """A latent at the atom nearest to each of points (along x, along y): holoviews.Image of few bytes."""
+    import holoviews as hv  # half a second, for pages only
+
+    places = np.column_stack([data.x_px, data.y_px])
+    x, y = (np.linspace(axis.min(), axis.max(), n) for axis, n in zip(places.T, points, strict=True))
+    nearest = cKDTree(places).query(np.stack(np.meshgrid(x, y), -1).reshape(-1, 2))[1]
+    picture = data[name].values[nearest].reshape(points[::-1])  # the first row is the upper one, as in the image
+    return hv.Image(picture.astype(np.float16).astype(np.float32), bounds=(x[0], -y[-1], x[-1], -y[0]), vdims=name)

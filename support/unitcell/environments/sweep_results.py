@@ -3,12 +3,12 @@
 Every number is packed into a byte, since a page shows it, and no more: angles to 1.4°, latents to 1/250 of their range.
 """
 
+import json
 import warnings
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy.spatial import cKDTree
 from sklearn.metrics import adjusted_rand_score
 
 from unitcell.artefacts import existing, load_dataset, load_table, written
@@ -22,11 +22,22 @@ from unitcell.errors import InputError
 LATENTS = ("angle_rad", "dx", "dy", "z1", "z2")
 TRUTH = ("true_environment", "true_thickness_A", "true_interface_A")  # of the twins' sub-images
 PARTITIONS = ("class", "kind", "motif")
+NOT_RUN = 0  # in place of a class
+MEANT = {  # the partition that is meant to find what is known
+    "A, B or NiO": "class",
+    "motif (middle Sr, edge Sr, Fe)": "motif",
+    "part of the layer (middle, upper, lower)": "class",
+    "environment, all five": "kind",
+}
 GRID_STEPS = 5
+SORTED = (  # settings whose classes the paper shows
+    "lsmo_nio-36-raw", "lsmo_nio-24-segmented", "sr3fe2o7-32-raw", "sr3fe2o7-32-segmented", "sr3fe2o7-48-raw",
+    "sr3fe2o7-48-segmented",
+)  # fmt: skip
 
 
 def gather(profile, path):
-    """Write one group for each setting of which chapters 06 to 08 have finished; returns the path.
+    """Write one group for each setting of which an rVAE has finished; returns the path.
 
     Raises
     ------
@@ -41,46 +52,81 @@ def gather(profile, path):
 
 
 def finished(profile, setting):
-    """Seeds of a setting whose mixtures are all there."""
-    return [
-        seed
-        for seed in SEEDS
-        if all((folders(profile, setting, seed, k)[2] / "classes.csv").is_file() for k in setting.components)
-    ]
+    """Seeds of a setting whose rVAE is there."""
+    return [seed for seed in SEEDS if (folders(profile, setting, seed, 0)[1] / "provenance.json").is_file()]
 
 
 def gathered(profile, setting):
-    """What is kept of one setting: xarray.Dataset (see `README` of its variables in `describe`)."""
+    """What is kept of one setting.
+
+    Returns
+    -------
+    xarray.Dataset
+        * latents (seed, atom), as in `latent.csv`;
+        * `x_px`, `y_px` and the truth (atom);
+        * `class`, `kind`, `motif` (seed, components, atom), from 1, or `NOT_RUN`;
+        * of the first seed, `grid` (up, right, row, col), decoded over both latents, and for each number of classes K
+          `mean<K>` and `decoded<K>` (class, row, col);
+        * of the reference settings `turned` (route, measure): classes of sub-images that are turned at random.
+    """
     seeds = finished(profile, setting)
-    find, learn, sort = folders(profile, setting, seeds[0], setting.components[0])
-    patches, latent = load_patches(find / "patches.nc"), load_table(learn / "latent.csv", LATENTS)
+    top, learn, sort = folders(profile, setting, seeds[0], setting.components[0])
+    patches, latent = load_patches(top / "patches.nc"), _latents(profile, setting, seeds)
     model, _ = load_rvae(learn / "rvae.safetensors")
-    images = load_dataset(sort / "classes.nc", ("mean", "decoded", "tableau"))
-    data = xr.Dataset({name: ("atom", latent[name].to_numpy()) for name in LATENTS})
+    data = xr.Dataset({name: (("seed", "atom"), np.array([one[name] for one in latent])) for name in LATENTS})
     for name in ("x_px", "y_px", *TRUTH):
-        if name in patches.coords:
-            value = patches[name].values
-            data[name] = ("atom", value.astype(np.int8) if name == "true_environment" else value)
+        value = patches[name].values
+        data[name] = ("atom", value.astype(np.int8) if name == "true_environment" else value)
     for name in PARTITIONS:
-        data[name] = (("seed", "components", "atom"), _labels(profile, setting, seeds, name))
-    data["grid"] = (("grid_up", "grid_right", "row", "col"), latent_grid(model, latent, GRID_STEPS))
-    data = data.merge(images.rename({"class": "member"}).drop_vars("member"))
-    if not images.tableau.values.any():
-        data = data.drop_vars("tableau")
-    data["example"] = (("row", "col"), patches.patch.values[len(latent) // 2])
-    data = data.assign_coords(seed=list(seeds), components=list(setting.components))
-    data.attrs = patches.attrs | {"system": setting.system, "setting": setting.name}
-    return data
+        data[name] = (("seed", "components", "atom"), _labels(profile, setting, seeds, name, len(latent[0])))
+    data["grid"] = (("up", "right", "row", "col"), latent_grid(model, latent[0], GRID_STEPS))
+    for count in setting.components:
+        data = data.merge(_pictures(profile, setting, seeds[0], count))
+    if setting.is_reference and (sort / "routes.csv").is_file():
+        data["turned"] = _turned(load_table(sort / "routes.csv", ("route",)))
+    data = data.assign_coords(seed=seeds, components=list(setting.components))
+    return data.assign_attrs(
+        patches.attrs | {"system": setting.system, "setting": setting.name} | _training(learn, model.side)
+    )
 
 
-def _labels(profile, setting, seeds, column):
+def _training(folder, side):
+    """How an rVAE was trained: presentations, encoder, and rms difference of a pixel from what it redraws."""
+    given = json.loads((folder / "provenance.json").read_text())["parameters"]
+    last = load_table(folder / "history.csv", ("reconstruction",)).reconstruction.iloc[-1]
+    residual = given["noise_sd"] * np.sqrt(2 * last) / side
+    return {"presentations": given["presentations"], "encoder": given["encoder"], "residual_rms": float(residual)}
+
+
+def _latents(profile, setting, seeds):
+    """The latent table of each seed."""
+    return [load_table(folders(profile, setting, seed, 0)[1] / "latent.csv", LATENTS) for seed in seeds]
+
+
+def _labels(profile, setting, seeds, column, atoms):
     """Classes, kinds or motifs of all atoms: ndarray of uint8, shape (seed, components, atom)."""
 
     def of(seed, count):
         path = folders(profile, setting, seed, count)[2] / "classes.csv"
-        return load_table(path, (column,))[column].to_numpy(np.uint8)
+        return load_table(path, (column,))[column].to_numpy(np.uint8) if path.is_file() else np.full(atoms, NOT_RUN)
 
-    return np.array([[of(seed, count) for count in setting.components] for seed in seeds])
+    return np.array([[of(seed, count) for count in setting.components] for seed in seeds], np.uint8)
+
+
+def _pictures(profile, setting, seed, count):
+    """Mean and decoded image of each of `count` classes, none where this number was not run."""
+    path = folders(profile, setting, seed, count)[2] / "classes.nc"
+    if not path.is_file():
+        return xr.Dataset()
+    images = load_dataset(path, ("mean", "decoded"))[["mean", "decoded"]].drop_vars("class")
+    return images.rename({"mean": f"mean{count}", "decoded": f"decoded{count}", "class": f"class{count}"})
+
+
+def _turned(routes):
+    """Chapter 08's comparison of routes on turned sub-images: DataArray (route, measure)."""
+    table = routes.set_index("route").drop(columns="seconds").astype(np.float32)
+    coords = {"route": list(table.index), "measure": list(table.columns)}
+    return xr.DataArray(table.to_numpy(), coords, ("route", "measure"))
 
 
 def save_groups(datasets, path):
@@ -94,6 +140,8 @@ def _packing(data):
     encoding = {}
     for name, values in data.data_vars.items():
         packed = {"zlib": True, "complevel": 9, "shuffle": True}
+        if name == "turned":
+            continue
         if values.dtype.kind == "f":
             low, high = float(values.min()), float(values.max())
             tenths = name in ("x_px", "y_px")
@@ -121,6 +169,18 @@ def load_groups(path):
     return groups
 
 
+def complete(groups):
+    """Return the settings if chapter 09 can show the paper's classes with them, or raise InputError."""
+    lacking = [name for name in SORTED if name not in groups]
+    unsorted = [n for n in SORTED if n in groups and (groups[n]["class"][0] == NOT_RUN).all("atom").any()]
+    if lacking or unsorted:
+        raise InputError(
+            f"The sweep lacks {', '.join(lacking + [f'classes of {name}' for name in unsorted])}: "
+            "run 'unitcell sweep' to its end."
+        )
+    return groups
+
+
 def agreement(data, components, partition="class"):
     """Adjusted Rand index of each seed's partition against each known fact, and of each pair of seeds.
 
@@ -130,7 +190,7 @@ def agreement(data, components, partition="class"):
         One setting of `load_groups`.
     components : int
     partition : {'class', 'kind', 'motif'}
-        Classes of the mixture, those that look alike made one, or those that look alike after a turn.
+        Classes of the mixture, those that look alike made one, or contents whatever their angle.
 
     Returns
     -------
@@ -138,6 +198,7 @@ def agreement(data, components, partition="class"):
     between_seeds : ndarray, shape (pairs,)
     """
     label = data[partition].sel(components=components).values
+    label = label[(label != NOT_RUN).all(1)]
     pairs = [adjusted_rand_score(a, b) for n, a in enumerate(label) for b in label[:n]]
     against = {}
     for name, value in facts(data).items():
@@ -156,21 +217,16 @@ def stability(groups):
                 between = np.median(pairs) if len(pairs) else np.nan
                 rows += [
                     {
-                        "setting": name, "components": int(count), "seeds": data.sizes["seed"],
+                        "setting": name, "components": int(count), "seeds": len(index),
                         "partition": partition, "against": fact, "median ARI": np.median(index),
                         "worst ARI": index.min(), "between seeds": between,
                     }
                     for fact, index in against.items()
+                    if len(index)
                 ]  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def small_map(data, name, points=64):
-    """A latent at the atom nearest to each of points × points places: holoviews.Image of few bytes."""
-    import holoviews as hv  # half a second, for pages only
-
-    places = np.column_stack([data.x_px, data.y_px])
-    x, y = (np.linspace(*np.quantile(axis, [0, 1]), points) for axis in places.T)
-    nearest = cKDTree(places).query(np.stack(np.meshgrid(x, y[::-1]), -1).reshape(-1, 2))[1]
-    picture = data[name].values[nearest].reshape(points, points)[::-1]
-    return hv.Image(picture.astype(np.float16).astype(np.float32), bounds=(x[0], -y[-1], x[-1], -y[0]), vdims=name)
+def meant(table):
+    """Of the rows of `stability` those of the partition that is meant to find each fact, whichever agrees best."""
+    return table[table.partition == table.against.map(MEANT)]
