@@ -74,6 +74,16 @@ def test_refinement_keeps_a_guess_where_there_is_no_column():
     assert len(height) == 2
 
 
+def test_refinement_keeps_the_zigzag_of_a_real_image(predictor):
+    _, image, _ = darkfield.open_dark_field(None, None, 0)
+    sizes = []
+    for refine in (False, True):  # centres of mass know nothing of the shapes of peaks or of the ground between them
+        table = finding.find_atoms(image, predictor, refine=refine, a_spacing_A=3.95)[0]
+        spots = table[table.species == "A"][["x_px", "y_px"]].to_numpy()
+        sizes.append(np.nanmedian(np.abs(finding.zigzag(spots))) * image.pixel_size_A)
+    assert sizes[1] == pytest.approx(sizes[0], abs=0.02)
+
+
 def test_species_of_one_and_of_two_kinds():
     rng = np.random.default_rng(0)
     dim, bright = rng.normal(0.3, 0.03, 40), rng.normal(0.8, 0.03, 50)

@@ -9,9 +9,9 @@ from unitcell.commands.chapter_report import _parameters
 from unitcell.data import fetch
 from unitcell.errors import InputError
 from unitcell.micrographs.images import StemImage
-from unitcell.networks.network_choice import choose_network
 from unitcell.networks.tilt_network import load_network
 from unitcell.tilts.inference import simulated_control
+from unitcell.tilts.network_choice import choose_network
 
 PIXEL_A = 0.12
 

@@ -1,45 +1,30 @@
-"""Columns refined together: one Gauss–Newton fit of every place, height and width, with what they share.
+"""Columns refined together: every peak fitted with its neighbours taken away, weighted with the image's own noise.
 
-The image is a sum of peaks with the probe's tails (`unitcell.atoms.peaks`, equation 1) on a constant. Column n has
-σ_n = σ + ε_n and f_n = f + δ_n: σ, f, κ and the constant are the image's own, and ε_n, δ_n are normal with small
-standard deviations, for the columns of one image are made by one probe. With weights 1 / variance, a line v₀ + v₁ I
-through the squares of what is left, each round solves
+A column n looks like
 
-    (Jᵀ W J + Λ) δθ = Jᵀ W (image − model) − Λ (θ − θ₀)                                                        (1)
+    I_n(r) = h_n [(1 − f) g(|r − r_n| / σ_n) + f g(|r − r_n| / κσ_n)],   g(u) = exp(−u²/2),                      (1)
 
-for all columns at once by conjugate gradients (Λ: the priors). So neighbours answer each other, and for counted
-electrons the fit is nearly as good as the best, whatever the detector's gain and offset. Where what is left has a peak
-between the columns, such as one of oxygen, a faint column is added to the model: unseen, it draws its neighbours. The
-first guesses count as measurements whose error is what separates them from the fit beyond the fit's own noise; at low
-dose they steady it.
+a peak with the broad tails of the probe. Each round takes what the other columns put into a column's window from the
+image and makes one damped Gauss–Newton step in its (x, y, h, σ, constant), for all columns at once. (A column fitted
+alone is drawn to its brighter neighbours.) Pixels weigh as 1 / variance, a line v₀ + v₁ I through the squares of what
+is left, so for counted electrons the fit is nearly as good as the best, whatever the detector's gain and offset.
 """
-
-from dataclasses import replace
 
 import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
-from skimage.feature import peak_local_max
 
-from unitcell.atoms.peaks import Peaks, changed, information, rendered, slopes
-
-ROUNDS = 8
-WEIGHED = (1, 2, 3, 4)  # rounds that estimate the noise
-SEARCHED = (2, 3, 4, 5)  # rounds that look for faint columns
-STEPS = 10  # of conjugate gradients
-SOLVED = 1e-4  # of the first residual's square: then they stop
-SIGMA, TAIL, WIDER = 0.14, 0.5, 2.2  # σ in distances between neighbours, f and κ to begin with
-ALIKE = (0.03, 0.05)  # standard deviations of σ_n / σ and f_n
-FAINT_ALIKE = (0.2, 0.1)  # the same for faint columns
-FAINT_SIGNIFICANCE = 4.5  # standard deviations
-FAINT_APART = 0.6  # nearest place beside a column, in distances between neighbours
-FAINT_PLACE, FAINT_HEIGHT = 0.1, 0.3  # priors, in distances and in heights of a column
-LEAST_PLACE = 0.03  # of the first guesses' standard deviation, in distances
+ROUNDS = 10
+WINDOW = 0.5  # radius of a window, in distances to the nearest neighbour
+RADIUS_PX = (2.5, 14.0)
 STRAY = 0.35  # a column that leaves its start by more of the distance to its neighbour goes back to it
-EDGE_WEIGHT = 0.1  # within one distance of the edges: neighbours outside are not in the model
+TAIL, TAIL_WIDTH = 0.15, 2.2  # f and κ: more would fit the probe better, but ties the places of neighbours together
+SHARE = 0.6  # of a step that is taken: neighbours that overlap answer each other
+EXTENT = 3.2  # of a Gaussian's standard deviation: beyond, it is nothing
+DAMPING = 1e-6
 
 
-def refine_columns(intensity, x, y, *, rounds=ROUNDS):
+def refine_columns(intensity, x, y, *, rounds=ROUNDS, window=WINDOW, tail=TAIL):
     """Positions of columns by weighted least squares.
 
     Parameters
@@ -49,6 +34,10 @@ def refine_columns(intensity, x, y, *, rounds=ROUNDS):
         First guesses, good to about a third of the distance between columns [px]. Columns that the edge cuts help their
         neighbours.
     rounds : int
+    window : float
+        Radius of the windows in distances to the nearest neighbour.
+    tail : float
+        f of equation (1).
 
     Returns
     -------
@@ -56,188 +45,81 @@ def refine_columns(intensity, x, y, *, rounds=ROUNDS):
         Positions [px], peak heights [intensity], standard deviations [px]; the first guess and NaN where the fit runs
         away.
     """
-    start = np.column_stack([x, y]).astype(float)
+    fit = start = np.column_stack([x, y]).astype(float)
     if len(start) < 2:
         return start[:, 0], start[:, 1], *np.full((2, len(start)), np.nan)
-    fit = _Fit(np.asarray(intensity, np.float32), start)
+    gap = cKDTree(start).query(start, k=2)[0][:, 1]
+    radius = np.clip(window * gap, *RADIUS_PX)
+    fit = np.column_stack([start, *_first_shapes(intensity, start, radius)])  # x, y, h, σ
+    weight = np.ones(intensity.shape, np.float32)
     for number in range(rounds):
-        fit.step(number)
-    return fit.result()
+        left = intensity - (1 - tail) * modelled(fit, intensity.shape)
+        left = left - tail * modelled(fit, intensity.shape, TAIL_WIDTH) if tail else left
+        if number == rounds // 2:
+            weight = noise_weight(left, intensity - left)
+        fit = fit + SHARE * _gauss_newton(left, weight, fit, radius, tail)
+        fit[:, 3] = np.clip(fit[:, 3], 0.25 * radius, 1.5 * radius)
+        strayed = ~(np.hypot(*(fit[:, :2] - start).T) < STRAY * gap)
+        fit[strayed, :2] = start[strayed]
+    fit[strayed, 2:] = np.nan
+    return tuple(fit.T)
 
 
-class _Fit:
-    """The state of one refinement: `peaks` (the listed columns first, faint ones after), what they share, weights."""
-
-    def __init__(self, image, start):
-        self.image, self.start, self.listed = image, start, len(start)
-        self.gap = cKDTree(start).query(start, k=2)[0][:, 1]
-        self.unit = float(np.median(self.gap))
-        self.margin = min(max(int(self.unit), 1), min(image.shape) // 4)
-        smooth = ndimage.gaussian_filter(image, 0.12 * self.unit)
-        low = ndimage.minimum_filter(smooth, int(self.unit) + 1)
-        peak, floor = (ndimage.map_coordinates(p, start.T[::-1], order=1, mode="nearest") for p in (smooth, low))
-        height = np.maximum(peak - floor, 1e-3 * max(np.ptp(image), 1e-12))
-        # as dark as the image gets: what is brighter between columns, tails and faint columns have to explain
-        self.constant = float(self._inside(smooth).min())
-        self.sigma, self.tail = SIGMA * self.unit, TAIL
-        alike = np.ones(self.listed)
-        self.peaks = Peaks(*start.T, height, self.sigma * alike, self.tail * alike, WIDER)
-        self.near_edge = np.full(image.shape, EDGE_WEIGHT, np.float32)
-        self._inside(self.near_edge)[:] = 1
-        self.weight = self.near_edge / max(float(image.var()), 1e-30)
-        self.home, self.trust = start, 0.0  # centres of the priors on places, and 1 / variance of the listed ones'
-
-    def step(self, number):
-        """One round."""
-        left, model = self._left()
-        if number in WEIGHED:
-            self.weight = self.near_edge * noise_weight(self._inside(left), self._inside(model), model)
-        if number in SEARCHED and self._add_faint(left):
-            left, _ = self._left()
-        own = information(self.peaks, self.weight)
-        if number >= min(SEARCHED):
-            self._trust_the_start(own)
-        free = np.array([1, number > 0, number >= min(SEARCHED), number > min(SEARCHED)], float)  # σ, f, κ, constant
-        stiff, pull = self._priors(number)
-        taken, shared = solved(self.peaks, left, self.weight, own, stiff, pull, free)
-        self._take(taken, shared)
-
-    def result(self):
-        """What `refine_columns` returns."""
-        n, fit = self.listed, self.peaks
-        strayed = ~(np.hypot(*(fit.places[:n] - self.start).T) < STRAY * self.gap)
-        places = np.where(strayed[:, None], self.start, fit.places[:n])
-        return *places.T, *(np.where(strayed, np.nan, part[:n]) for part in (fit.height, fit.sigma))
-
-    def _inside(self, image):
-        return image[self.margin : -self.margin or None, self.margin : -self.margin or None]
-
-    def _left(self):
-        model = rendered(self.peaks, self.image.shape) + np.float32(self.constant)
-        return self.image - model, model
-
-    def _add_faint(self, left):
-        """Columns where the matched filter of what is left is significant; how many."""
-        width = 1.1 * self.sigma
-        area = 2 * np.pi * width**2
-        asked = area * ndimage.gaussian_filter(left * self.weight, width)
-        known = area / 2 * ndimage.gaussian_filter(self.weight, width / np.sqrt(2))
-        score = asked / np.sqrt(known)
-        noise = 1.4826 * np.median(np.abs(score - np.median(score)))
-        places = peak_local_max(
-            score, min_distance=max(1, int(width)), threshold_abs=FAINT_SIGNIFICANCE * max(noise, 0.7), exclude_border=2
-        )[:, ::-1]
-        apart, near = cKDTree(self.peaks.places).query(places)
-        gap = np.append(self.gap, np.full(len(self.peaks) - self.listed, self.unit))
-        places = places[apart > FAINT_APART * np.maximum(gap[near], self.unit)]
-        at = places[:, 1], places[:, 0]
-        alike = np.ones(len(places))
-        faint = Peaks(*places.T.astype(float), (asked / known)[at], self.sigma * alike, self.tail * alike)
-        self.peaks, self.home = self.peaks.joined(faint), np.vstack([self.home, places])
-        return len(places)
-
-    def _trust_the_start(self, own):
-        """Weigh the first guesses by how far they are from the fit, beyond what its noise explains."""
-        n = self.listed
-        apart = np.median((self.peaks.places[:n] - self.start) ** 2) / 0.455  # of a normal variable's square
-        noise = np.median(1 / np.maximum(np.einsum("nii->ni", own[:n, :2, :2]), 1e-30))
-        self.trust = 1 / max(apart - noise, (LEAST_PLACE * self.unit) ** 2)
-
-    def _priors(self, number):
-        """Λ (n, 5) and Λ (θ₀ − θ)."""
-        fit, faint = self.peaks, np.arange(len(self.peaks)) >= self.listed
-        stiff = np.zeros((len(fit), 5))
-        stiff[:, :2] = np.where(faint, 1 / (FAINT_PLACE * self.unit) ** 2, self.trust)[:, None]
-        stiff[faint, 2] = 1 / (FAINT_HEIGHT * np.median(fit.height[: self.listed])) ** 2
-        stiff[:, 3] = 1 / (np.where(faint, FAINT_ALIKE[0], ALIKE[0]) * self.sigma) ** 2
-        stiff[:, 4] = 1 / np.where(faint, FAINT_ALIKE[1], ALIKE[1]) ** 2
-        stiff[:, 3:] *= 1e6 if number == 0 else 1  # at first all columns are alike
-        zero = np.zeros_like(fit.height)
-        away = [*(fit.places - self.home).T, np.where(faint, fit.height, zero), fit.sigma - self.sigma]
-        return stiff, -stiff * np.column_stack([*away, fit.tail - self.tail])
-
-    def _take(self, taken, shared):
-        """Go the step, within what can be."""
-        unit, fit, n = self.unit, self.peaks, self.listed
-        sigma, tail, wider = np.clip(shared[:3], *np.array([[-1], [1]]) * [0.2 * self.sigma, 0.15, 0.2])
-        self.sigma = float(np.clip(self.sigma + sigma, 0.08 * unit, 0.45 * unit))
-        self.tail = float(np.clip(self.tail + tail, 0, 0.7))
-        self.constant += shared[3]
-        most = 0.15 * np.append(self.gap, np.full(len(fit) - n, unit))
-        least = np.zeros(len(fit))
-        least[:n] = 0.02 * np.median(fit.height[:n])
-        self.peaks = replace(
-            fit,
-            x=fit.x + np.clip(taken[:, 0], -most, most),
-            y=fit.y + np.clip(taken[:, 1], -most, most),
-            height=np.maximum(fit.height + taken[:, 2], least),
-            sigma=np.clip(fit.sigma + taken[:, 3] + sigma, 0.5 * self.sigma, 1.6 * self.sigma),
-            tail=np.clip(fit.tail + taken[:, 4] + tail, 0, 0.8),
-            wider=float(np.clip(fit.wider + wider, 1.5, 3)),
-        )
+def modelled(fit, shape, wider=1.0):
+    """Sum of Gaussians `fit` (n, 4: x, y, height, σ), `wider` times as wide: float32 array of `shape`."""
+    sigma = wider * fit[:, 3:4]
+    reach = int(np.ceil(EXTENT * np.percentile(sigma, 95))) + 1
+    step = np.arange(-reach, reach + 1)
+    pixel = np.round(fit[:, :2]).astype(np.int32)[:, :, None] + step  # (n, 2, w)
+    inside = (pixel >= 0) & (pixel < np.array(shape)[::-1, None])
+    along = np.exp(-((pixel - fit[:, :2, None]) ** 2) / (2 * sigma[:, :, None] ** 2)) * inside
+    along = along.astype(np.float32)
+    peak = (fit[:, 2, None].astype(np.float32) * along[:, 1])[:, :, None] * along[:, 0, None, :]
+    pixel = pixel.clip(0, np.array(shape)[::-1, None] - 1)
+    index = pixel[:, 1, :, None] * int(shape[1]) + pixel[:, 0, None, :]
+    return np.bincount(index.ravel(), peak.ravel(), int(shape[0] * shape[1])).reshape(shape).astype(np.float32)
 
 
-def noise_weight(left, model, wanted):
-    """1 / variance, a line in the intensity fitted to what the `model` leaves, where the model is `wanted`."""
+def noise_weight(left, model):
+    """1 / variance of every pixel, of mean 1: the variance is a line in the intensity, fitted to what is left."""
     rough = left - ndimage.gaussian_filter(left, 2.0)
-    kept = 1 - 1 / (4 * np.pi * 2.0**2)  # of the variance of white noise, to first order
-    slope, constant = np.polyfit(model.ravel()[::7], rough.ravel()[::7] ** 2, 1) / kept
-    variance = np.maximum(constant + slope * wanted, 0.1 * np.mean(rough**2) + 1e-30)
-    return (1 / variance).astype(np.float32)
+    level = ndimage.gaussian_filter(model + left, 1.0)
+    slope, constant = np.polyfit(level.ravel()[::7], rough.ravel()[::7] ** 2, 1)
+    variance = np.maximum(constant + slope * level, 0.1 * np.mean(rough**2) + 1e-30)
+    return (np.mean(variance) / variance).astype(np.float32)
 
 
-def solved(peaks, left, weight, own, stiff, pull, free):
-    """Equation (1) by conjugate gradients, preconditioned with every column's own information.
+def _first_shapes(intensity, start, radius):
+    """Heights above the surroundings and widths to begin with."""
+    smooth = ndimage.gaussian_filter(intensity.astype(float), 0.2 * np.median(radius))
+    low = ndimage.minimum_filter(smooth, int(2 * np.median(radius)) + 1)
+    at = start.T[::-1]
+    peak, floor = (ndimage.map_coordinates(part, at, order=1, mode="nearest") for part in (smooth, low))
+    return np.maximum(peak - floor, 1e-6 * np.ptp(intensity)), 0.4 * radius
 
-    Parameters
-    ----------
-    peaks : Peaks
-    left, weight : ndarray of float32, shape (rows, columns)
-    own : ndarray, shape (n, 5, 5)
-        `unitcell.atoms.peaks.information`.
-    stiff, pull : ndarray, shape (n, 5)
-        Λ and Λ (θ₀ − θ).
-    free : ndarray, shape (4,)
-        1 where the shared σ, f, κ and constant may change, 0 where not.
 
-    Returns
-    -------
-    ndarray, shape (n, 5), the step of every column; ndarray, shape (4,), that of what they share
-    """
-    count = len(peaks)
-
-    def image(step):
-        each = step[:-4].reshape(count, 5).copy()
-        each[:, 3:] += step[-4:-2]
-        return changed(peaks, each, step[-2], left.shape) + np.float32(step[-1])
-
-    def asked(picture):
-        weighted = weight * picture
-        each, wider = slopes(peaks, weighted)
-        return np.r_[each.ravel(), free * [*each[:, 3:].sum(0), wider, weighted.sum()]]
-
-    def normal(step):
-        return asked(image(step)) + np.r_[(stiff * step[:-4].reshape(count, 5)).ravel(), np.zeros(4)]
-
-    scale = np.einsum("nii->ni", own) + stiff
-    inverse = np.linalg.inv(own + np.einsum("ni,ij->nij", stiff + 1e-9 * scale.max(1, keepdims=True), np.eye(5)))
-    units = np.column_stack([np.zeros((4, 5 * count)), np.eye(4)])
-    stiffness = [np.sum(weight * image(one) ** 2) if on else 1.0 for one, on in zip(units, free, strict=True)]
-    shared = free / np.maximum(stiffness, 1e-30)
-
-    def conditioned(rest):
-        return np.r_[np.einsum("nij,nj->ni", inverse, rest[:-4].reshape(count, 5)).ravel(), shared * rest[-4:]]
-
-    rest = asked(left) + np.r_[pull.ravel(), np.zeros(4)]
-    step, along = np.zeros_like(rest), conditioned(rest)
-    size = first = rest @ along
-    for _ in range(STEPS):
-        turned = normal(along)
-        far = size / max(along @ turned, 1e-30)
-        step, rest = step + far * along, rest - far * turned
-        better = conditioned(rest)
-        smaller = rest @ better
-        if smaller < SOLVED * first:
-            break
-        along, size = better + smaller / size * along, smaller
-    return step[:-4].reshape(count, 5), step[-4:]
+def _gauss_newton(left, weight, fit, radius, tail):
+    """One step (n, 4) of every column in what the model leaves, its constant solved for and let go."""
+    reach = int(np.ceil(radius.max())) + 1
+    offsets = np.stack(np.meshgrid(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1)), -1).reshape(-1, 2)
+    last = np.array(left.shape[::-1]) - 1
+    pixel = np.round(fit[:, :2]).astype(int)[:, None] + offsets  # (n, w, 2)
+    inside = ((pixel >= 0) & (pixel <= last)).all(-1)
+    pixel = pixel.clip(0, last)
+    u, v = np.moveaxis((pixel - fit[:, None, :2]).astype(np.float32), -1, 0)
+    square, sigma, height = u**2 + v**2, fit[:, 3, None].astype(np.float32), fit[:, 2, None].astype(np.float32)
+    peak = (1 - tail) * np.exp(-square / (2 * sigma**2))
+    wide = tail * np.exp(-square / (2 * (TAIL_WIDTH * sigma) ** 2))
+    slope = height * (peak + wide / TAIL_WIDTH**2) / sigma**2
+    design = np.stack([slope * u, slope * v, peak + wide, slope * square / sigma, np.ones_like(u)], -1)
+    rows, columns = pixel[..., 1], pixel[..., 0]
+    share = weight[rows, columns] * (inside & (square <= radius[:, None] ** 2))
+    normal = (design * share[..., None]).swapaxes(1, 2) @ design
+    target = np.einsum("nwi,nw->ni", design, share * left[rows, columns])
+    scale = np.sqrt(np.maximum(np.einsum("nii->ni", normal), 1e-20))
+    normal = normal / (scale[:, :, None] * scale[:, None, :]) + DAMPING * np.eye(5)
+    step = np.linalg.solve(normal, (target / scale)[..., None])[..., 0] / scale
+    most = 0.25 * radius[:, None]
+    step[:, :2] = np.clip(step[:, :2], -most, most)
+    step[:, 3:4] = np.clip(step[:, 3:4], -0.2 * sigma, 0.2 * sigma)
+    return step[:, :4]

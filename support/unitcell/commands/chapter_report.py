@@ -14,9 +14,9 @@ from unitcell.artefacts import load_table, written
 from unitcell.book.pages import PANEL_THERE, panel_folder, scripts
 from unitcell.book.runner import ChapterFailed, run_chapter
 from unitcell.errors import InputError
-from unitcell.networks.network_choice import choose_network
 from unitcell.networks.tilt_network import load_network
 from unitcell.tilts.inference import disagreements
+from unitcell.tilts.network_choice import choose_network
 
 __all__ = ["ChapterFailed", "report_of_image"]
 
@@ -42,7 +42,7 @@ def report_of_image(image, folder, reading=None, network=None, seed=0, more=None
         How chapter 05 shall read the image itself: its parameters image, pixel_size_A, frame, invert, lattice_A and
         microscope. By default it gets the pixels and what `image.recorded` says.
     network : path, optional
-        Tilt network; by default the committed one that fits best (`unitcell.networks.network_choice`).
+        Tilt network; by default the committed one that fits best (`unitcell.tilts.network_choice`).
     seed : int
     more : dict of str to dict, optional
         Further parameters by chapter.

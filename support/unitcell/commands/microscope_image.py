@@ -51,10 +51,10 @@ def tilts(
 ):
     """Read octahedral tilts off one ABF image: tilts.csv, regions.csv, tilt_maps.nc and report.html."""
     from unitcell.micrographs.images import read_image
-    from unitcell.networks.network_choice import choose_network
     from unitcell.networks.tilt_network import load_network
     from unitcell.tilts.analysis import all_maps, analyse, same_microscope
     from unitcell.tilts.dense import load_dense_network
+    from unitcell.tilts.network_choice import choose_network
     from unitcell.tilts.tilt_report import save_report, terminal_lines
 
     stated = _stated(semiangle_mrad, energy_eV, microscope)
@@ -135,8 +135,8 @@ def microscope(
 
 def _stated(semiangle_mrad, energy_eV, path):
     """What options and a microscope's file say of the microscope, options first: dict for `StemImage.recorded`."""
-    from unitcell.networks.network_choice import WORDS
     from unitcell.networks.your_microscope import load_microscope_file
+    from unitcell.tilts.network_choice import WORDS
 
     of_file = load_microscope_file(path)[0].as_attributes() if path else {}
     said = {"semiangle_mrad": semiangle_mrad, "energy_eV": energy_eV}
