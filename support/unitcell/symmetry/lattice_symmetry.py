@@ -25,7 +25,6 @@ DIRECTIONS = ("along x", "along y", "checkerboard")
 COMPONENTS = ("along", "across")  # of the displacement, against the line of columns
 SMALLEST = 4  # columns along the edge of a window
 PLACEMENTS = 5  # windows along each axis at which every size is tried
-VERDICT = ("lattice", "direction", "verdict", "p_doubled", "component", "mean", "hdi_lo", "hdi_hi", "n_eff", "columns")
 CERTAIN = 0.99  # probability at which a lattice is declared doubled, or simple
 
 

@@ -10,7 +10,6 @@ from unitcell.crystals.tilt_coordinates import ROOT2
 from unitcell.errors import InputError
 from unitcell.tilts.patterns import COMMON
 
-MEDIANS = ("v", "u", "gamma", "alpha", "beta")
 MEDIAN_VARIANCE = np.pi / 2  # of a median over that of a mean, of normal errors
 MAD_TO_SIGMA = 1.4826
 NORMAL_90 = 1.645
