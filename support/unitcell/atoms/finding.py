@@ -12,11 +12,11 @@ from unitcell.atoms.segmenter import segment
 from unitcell.errors import InputError
 
 
-def find_atoms(image, predictor, *, threshold=0.5, refine=True, a_spacing_A=None):
+def find_atoms(image, predictor, *, threshold=0.5, refine=True, a_spacing_A=None, progress=False):
     """Columns of an image.
 
-    Segments the image, takes the centre of mass of each blob, optionally fits a Gaussian to the
-    intensity there, and tells bright columns ('A') from dim ones ('B').
+    Segments the image, takes the centre of mass of each blob, optionally fits peaks to the
+    intensity, and tells bright columns ('A') from dim ones ('B').
 
     Parameters
     ----------
@@ -26,10 +26,12 @@ def find_atoms(image, predictor, *, threshold=0.5, refine=True, a_spacing_A=None
     threshold : float
         Probability above which a pixel belongs to a column.
     refine : bool
-        Fit the columns to the intensity, each with its neighbours taken away (`unitcell.atoms.refinement`).
+        Fit the columns to the intensity, all at once where that explains it (`unitcell.atoms.refinement`).
     a_spacing_A : float, optional
         Expected distance between neighbouring A columns [Å]; where given, a distance that differs
         by more than a quarter raises InputError.
+    progress : bool
+        Show the rounds of the fit.
 
     Returns
     -------
@@ -48,7 +50,7 @@ def find_atoms(image, predictor, *, threshold=0.5, refine=True, a_spacing_A=None
             f"pixel size, and that columns are bright on dark; a threshold below {threshold:g} finds fainter ones."
         )
     if refine:
-        x, y = refine_columns(image.intensity, x, y)[:2]
+        x, y = refine_columns(image.intensity, x, y, progress=progress)[:2]
     x, y, p = x[~cut], y[~cut], p[~cut]
     spacing = nearest_distance(x, y)
     species = assign_species(column_heights(image.intensity, x, y, 0.2 * spacing))

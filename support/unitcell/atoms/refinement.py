@@ -1,30 +1,21 @@
-"""Columns refined together: every peak fitted with its neighbours taken away, weighted with the image's own noise.
+"""Places of columns as well as electrons allow: fits in windows, then of all at once where that explains the image.
 
-A column n looks like
-
-    I_n(r) = h_n [(1 − f) g(|r − r_n| / σ_n) + f g(|r − r_n| / κσ_n)],   g(u) = exp(−u²/2),                      (1)
-
-a peak with the broad tails of the probe. Each round takes what the other columns put into a column's window from the
-image and makes one damped Gauss–Newton step in its (x, y, h, σ, constant), for all columns at once. (A column fitted
-alone is drawn to its brighter neighbours.) Pixels weigh as 1 / variance, a line v₀ + v₁ I through the squares of what
-is left, so for counted electrons the fit is nearly as good as the best, whatever the detector's gain and offset.
+Two fits that fail in different ways. A window (`unitcell.atoms.window_fits`) asks nothing of what lies outside it, and
+is drawn by it. The fit of everything (`unitcell.atoms.joint_fit`) is nearly as good as the best where an image is what
+it takes it for, a sum of round peaks; where columns are streaked, skewed or lie on uneven ground it is not, and then
+it may be wrong in a way that looks like physics. Its result is therefore taken only where it leaves nothing but noise.
 """
 
 import numpy as np
-from scipy import ndimage
-from scipy.spatial import cKDTree
 
-ROUNDS = 10
-WINDOW = 0.5  # radius of a window, in distances to the nearest neighbour
-RADIUS_PX = (2.5, 14.0)
-STRAY = 0.35  # a column that leaves its start by more of the distance to its neighbour goes back to it
-TAIL, TAIL_WIDTH = 0.15, 2.2  # f and κ: more would fit the probe better, but ties the places of neighbours together
-SHARE = 0.6  # of a step that is taken: neighbours that overlap answer each other
-EXTENT = 3.2  # of a Gaussian's standard deviation: beyond, it is nothing
-DAMPING = 1e-6
+from unitcell.atoms.joint_fit import JointFit
+from unitcell.atoms.window_fits import STRAY, fit_windows
+
+FEWEST = 12  # columns that a shared shape can be learnt from
+EXPLAINED = 3.0  # the most that a fit of all may leave, in what noise leaves through the width of a column
 
 
-def refine_columns(intensity, x, y, *, rounds=ROUNDS, window=WINDOW, tail=TAIL):
+def refine_columns(intensity, x, y, *, together=None, progress=False):
     """Positions of columns by weighted least squares.
 
     Parameters
@@ -33,11 +24,9 @@ def refine_columns(intensity, x, y, *, rounds=ROUNDS, window=WINDOW, tail=TAIL):
     x, y : ndarray, shape (n,)
         First guesses, good to about a third of the distance between columns [px]. Columns that the edge cuts help their
         neighbours.
-    rounds : int
-    window : float
-        Radius of the windows in distances to the nearest neighbour.
-    tail : float
-        f of equation (1).
+    together : bool, optional
+        Whether all columns are fitted at once; by default where that explains the image.
+    progress : bool
 
     Returns
     -------
@@ -45,81 +34,14 @@ def refine_columns(intensity, x, y, *, rounds=ROUNDS, window=WINDOW, tail=TAIL):
         Positions [px], peak heights [intensity], standard deviations [px]; the first guess and NaN where the fit runs
         away.
     """
-    fit = start = np.column_stack([x, y]).astype(float)
-    if len(start) < 2:
-        return start[:, 0], start[:, 1], *np.full((2, len(start)), np.nan)
-    gap = cKDTree(start).query(start, k=2)[0][:, 1]
-    radius = np.clip(window * gap, *RADIUS_PX)
-    fit = np.column_stack([start, *_first_shapes(intensity, start, radius)])  # x, y, h, σ
-    weight = np.ones(intensity.shape, np.float32)
-    for number in range(rounds):
-        left = intensity - (1 - tail) * modelled(fit, intensity.shape)
-        left = left - tail * modelled(fit, intensity.shape, TAIL_WIDTH) if tail else left
-        if number == rounds // 2:
-            weight = noise_weight(left, intensity - left)
-        fit = fit + SHARE * _gauss_newton(left, weight, fit, radius, tail)
-        fit[:, 3] = np.clip(fit[:, 3], 0.25 * radius, 1.5 * radius)
-        strayed = ~(np.hypot(*(fit[:, :2] - start).T) < STRAY * gap)
-        fit[strayed, :2] = start[strayed]
-    fit[strayed, 2:] = np.nan
-    return tuple(fit.T)
-
-
-def modelled(fit, shape, wider=1.0):
-    """Sum of Gaussians `fit` (n, 4: x, y, height, σ), `wider` times as wide: float32 array of `shape`."""
-    sigma = wider * fit[:, 3:4]
-    reach = int(np.ceil(EXTENT * np.percentile(sigma, 95))) + 1
-    step = np.arange(-reach, reach + 1)
-    pixel = np.round(fit[:, :2]).astype(np.int32)[:, :, None] + step  # (n, 2, w)
-    inside = (pixel >= 0) & (pixel < np.array(shape)[::-1, None])
-    along = np.exp(-((pixel - fit[:, :2, None]) ** 2) / (2 * sigma[:, :, None] ** 2)) * inside
-    along = along.astype(np.float32)
-    peak = (fit[:, 2, None].astype(np.float32) * along[:, 1])[:, :, None] * along[:, 0, None, :]
-    pixel = pixel.clip(0, np.array(shape)[::-1, None] - 1)
-    index = pixel[:, 1, :, None] * int(shape[1]) + pixel[:, 0, None, :]
-    return np.bincount(index.ravel(), peak.ravel(), int(shape[0] * shape[1])).reshape(shape).astype(np.float32)
-
-
-def noise_weight(left, model):
-    """1 / variance of every pixel, of mean 1: the variance is a line in the intensity, fitted to what is left."""
-    rough = left - ndimage.gaussian_filter(left, 2.0)
-    level = ndimage.gaussian_filter(model + left, 1.0)
-    slope, constant = np.polyfit(level.ravel()[::7], rough.ravel()[::7] ** 2, 1)
-    variance = np.maximum(constant + slope * level, 0.1 * np.mean(rough**2) + 1e-30)
-    return (np.mean(variance) / variance).astype(np.float32)
-
-
-def _first_shapes(intensity, start, radius):
-    """Heights above the surroundings and widths to begin with."""
-    smooth = ndimage.gaussian_filter(intensity.astype(float), 0.2 * np.median(radius))
-    low = ndimage.minimum_filter(smooth, int(2 * np.median(radius)) + 1)
-    at = start.T[::-1]
-    peak, floor = (ndimage.map_coordinates(part, at, order=1, mode="nearest") for part in (smooth, low))
-    return np.maximum(peak - floor, 1e-6 * np.ptp(intensity)), 0.4 * radius
-
-
-def _gauss_newton(left, weight, fit, radius, tail):
-    """One step (n, 4) of every column in what the model leaves, its constant solved for and let go."""
-    reach = int(np.ceil(radius.max())) + 1
-    offsets = np.stack(np.meshgrid(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1)), -1).reshape(-1, 2)
-    last = np.array(left.shape[::-1]) - 1
-    pixel = np.round(fit[:, :2]).astype(int)[:, None] + offsets  # (n, w, 2)
-    inside = ((pixel >= 0) & (pixel <= last)).all(-1)
-    pixel = pixel.clip(0, last)
-    u, v = np.moveaxis((pixel - fit[:, None, :2]).astype(np.float32), -1, 0)
-    square, sigma, height = u**2 + v**2, fit[:, 3, None].astype(np.float32), fit[:, 2, None].astype(np.float32)
-    peak = (1 - tail) * np.exp(-square / (2 * sigma**2))
-    wide = tail * np.exp(-square / (2 * (TAIL_WIDTH * sigma) ** 2))
-    slope = height * (peak + wide / TAIL_WIDTH**2) / sigma**2
-    design = np.stack([slope * u, slope * v, peak + wide, slope * square / sigma, np.ones_like(u)], -1)
-    rows, columns = pixel[..., 1], pixel[..., 0]
-    share = weight[rows, columns] * (inside & (square <= radius[:, None] ** 2))
-    normal = (design * share[..., None]).swapaxes(1, 2) @ design
-    target = np.einsum("nwi,nw->ni", design, share * left[rows, columns])
-    scale = np.sqrt(np.maximum(np.einsum("nii->ni", normal), 1e-20))
-    normal = normal / (scale[:, :, None] * scale[:, None, :]) + DAMPING * np.eye(5)
-    step = np.linalg.solve(normal, (target / scale)[..., None])[..., 0] / scale
-    most = 0.25 * radius[:, None]
-    step[:, :2] = np.clip(step[:, :2], -most, most)
-    step[:, 3:4] = np.clip(step[:, 3:4], -0.2 * sigma, 0.2 * sigma)
-    return step[:, :4]
+    alone = np.column_stack(fit_windows(intensity, x, y))
+    found = np.isfinite(alone[:, 2])
+    if together is False or found.sum() < FEWEST:
+        return tuple(alone.T)
+    shapes = np.where(found[:, None], alone[:, 2:], np.median(alone[found, 2:], axis=0))
+    fit = JointFit(intensity, alone[:, :2], *shapes.T)
+    fit.run(progress=progress)
+    if not (together or fit.unexplained() <= EXPLAINED):
+        return tuple(alone.T)
+    near = found & (np.hypot(*(fit.places - np.column_stack([x, y])).T) < STRAY * fit.unit)
+    return tuple(np.where(near[:, None], fit.columns, alone).T)

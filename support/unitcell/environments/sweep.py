@@ -22,7 +22,7 @@ SUB_IMAGES = 3000  # of a setting: those on the scan lines in the middle of the 
 # beside their own image (doses, stacks of known orientation, comparisons of routes).
 FINDING = {"binning": 1, "a_spacing_A": None, "doses_e_per_A2": [100000.0], "twin_field_px": 400}
 LEARNING = {"pixels": 96, "twin_count": 0}
-PRESENTATIONS = {24: 24000, 32: 45000, 36: 60000, 48: 24000}  # by window [px]; 48 would need several times as many
+PRESENTATIONS = {24: 24000, 32: 45000, 36: 60000, 48: 60000}  # by window [px]
 SORTING = {"turned_epochs": 0, "turned_count": 64, "cvae_epochs": 2}
 TURNING = {"turned_epochs": 12, "jrvae_epochs": 0, "turned_count": 1200, "least_ari": -1.0}  # once a reference setting
 
