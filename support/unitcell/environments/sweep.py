@@ -23,6 +23,7 @@ SUB_IMAGES = 3000  # of a setting: those on the scan lines in the middle of the 
 FINDING = {"binning": 1, "a_spacing_A": None, "doses_e_per_A2": [100000.0], "twin_field_px": 400}
 LEARNING = {"pixels": 96, "twin_count": 0}
 PRESENTATIONS = {24: 24000, 32: 45000, 36: 60000, 48: 60000}  # by window [px]
+DETAIL = {24: 4.0, 32: 4.0, 36: 4.0, 48: 12.0}  # a decoder as smooth as for narrower ones stays at the mean image
 SORTING = {"turned_epochs": 0, "turned_count": 64, "cvae_epochs": 2}
 TURNING = {"turned_epochs": 12, "jrvae_epochs": 0, "turned_count": 1200, "least_ari": -1.0}  # once a reference setting
 
@@ -88,7 +89,8 @@ class Setting:
     def learning(self):
         """Parameters of chapter 07."""
         encoder = SYSTEMS[self.system].encoders[self.representation]
-        return LEARNING | {"presentations": PRESENTATIONS[self.window_px], "encoder": encoder}
+        window = {"presentations": PRESENTATIONS[self.window_px], "detail": DETAIL[self.window_px]}
+        return LEARNING | window | {"encoder": encoder}
 
     def seeds(self, count=None):
         """Seeds that are run, of the first `count` (None: of all)."""
