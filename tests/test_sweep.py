@@ -93,10 +93,11 @@ def test_kept_angles(kept):
 
 
 def test_kept_settings_are_the_sweeps_and_fit(kept):
-    assert set(SORTED) <= set(kept) <= set(sweep.SETTINGS)
-    assert fetch("two_crystals").stat().st_size < 1.5e6
+    assert set(SORTED) <= set(kept) == set(sweep.SETTINGS)
+    assert fetch("two_crystals").stat().st_size < 2e6
     for name, data in kept.items():
         assert data.sizes["atom"] == sweep.SUB_IMAGES, name
+        assert tuple(data.seed.values) == sweep.SETTINGS[name].seeds(), name
         assert list(data.components.values) == list(sweep.SETTINGS[name].components), name
 
 
@@ -152,3 +153,7 @@ def test_scan_lines_are_seen_where_they_are():
     shares = conclusions.line_shares(data)
     assert shares.pop("dx") == pytest.approx(0.5, abs=0.1)
     assert max(map(abs, shares.values())) < 0.05
+    assert conclusions.gathered_in_one(data) > 10
+    assert conclusions.in_the_offsets(data) > 10
+    even = data.assign(dx=noise["dx"])
+    assert 0 <= conclusions.in_the_offsets(even) < 5  # no share is less than none

@@ -121,6 +121,7 @@ def _ferrite(sweep):
     own = "sr3fe2o7-32-raw"
     yield Claim("Sr₃Fe₂O₇: three peaks of the angle, the outer two π apart", "Figs. 7d, S7", [
         ("peaks", sweep.of(own, _peaks), 3, 3),
+        ("share of seeds with three", sweep.share_of_seeds(own, lambda data: _peaks(data) == 3), 0.5, 1),
         ("between the edges of a layer (°)", sweep.of(own, found.edges_apart_deg), 170, 180),
         ("share of seeds with these 170 to 180° apart",
          sweep.share_of_seeds(own, lambda data: found.edges_apart_deg(data) >= 170), 1, 1),

@@ -9,6 +9,7 @@ from unitcell.environments.known import UNKNOWN
 from unitcell.environments.rvae import circular, circular_sd
 
 LATENTS = ("angle_rad", "dx", "dy", "z1", "z2")
+LEAST_SHARE = 0.01  # of a latent's variance: less is not told from none
 
 
 def mean_angle(angle_rad):
@@ -109,14 +110,14 @@ def mirror_pair(data, components):
 def gathered_in_one(data):
     """Share of the scan lines in the latent that has most of it, over the next: see `line_shares`."""
     ranked = sorted(line_shares(data).values(), reverse=True)
-    return ranked[0] / max(ranked[1], 1e-3)
+    return max(ranked[0], 0.0) / max(ranked[1], LEAST_SHARE)
 
 
 def in_the_offsets(data):
     """Share of the scan lines in the offset that has most of it, over that in the angle or content that has most."""
     shares = line_shares(data)
     others = max(value for name, value in shares.items() if name not in ("dx", "dy"))
-    return max(shares["dx"], shares["dy"]) / max(others, 1e-3)
+    return max(shares["dx"], shares["dy"], 0.0) / max(others, LEAST_SHARE)
 
 
 def residuals(data, name):
