@@ -139,7 +139,7 @@ class Recorded:
         pixels = (last / 2).expand(*flat.shape[:-2], *points.shape)
         for _ in range(6):  # each step takes the distortion of the pixel found before
             near = torch.minimum(pixels.round().clamp(min=0), last)
-            index = (near[..., 1] * columns + near[..., 0]).long()
+            index = near[..., 1].long() * columns + near[..., 0].long()  # beyond 2²⁴, floats skip whole numbers
             shown = torch.gather(flat, -2, index[..., None].expand(*index.shape, 2))
             pixels = near + (points - shown) @ to_pixels
         return pixels
