@@ -22,7 +22,7 @@ from unitcell.abf.simulation import simulate_stack, tilt_grid
 from unitcell.artefacts import load_dataset, save_json, save_table
 from unitcell.data import fetch
 from unitcell.networks.paper_network import PaperNetwork
-from unitcell.networks.tilt_network import SCALES, TiltEnsemble, TiltNetwork, errors, estimates
+from unitcell.networks.tilt_network import SCALE_DEG, TiltEnsemble, TiltNetwork, errors, estimates
 from unitcell.networks.tilt_training import member_training, targets
 from unitcell.networks.training_library import Specimens, simulate_cells
 from unitcell.networks.training_loop import train
@@ -42,17 +42,40 @@ PERFECT = Specimens(
 
 
 class WithVariance(nn.Module):
-    """Any network with eight outputs, as `TiltEnsemble` takes it."""
+    """Any network with twelve outputs, as `TiltEnsemble` takes it."""
 
     def __init__(self, body):
         super().__init__()
         self.body = body
 
     def forward(self, windows):
-        """(B, rows, columns) → features, mean (B, 4), log-variance (B, 4)."""
+        """(B, rows, columns) → features, mean (B, 6), log-variance (B, 6)."""
         outputs = self.body(windows)
         mean, log_variance = outputs.chunk(2, dim=1)
         return outputs, mean, log_variance.clamp(-12, 6)
+
+
+class ConnectedNetwork(nn.Sequential):
+    """The compact network with any weights instead of those that see equal views alike, of similar size."""
+
+    def __init__(self, width=384, inner=256, blocks=3, hidden=128):
+        super().__init__(
+            nn.Flatten(), nn.Linear(math.prod(WINDOW_SHAPE), width), *[_Shortcut(width, inner) for _ in range(blocks)],
+            nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, hidden), nn.Tanh(), nn.Linear(hidden, 12),
+        )  # fmt: skip
+
+
+class _Shortcut(nn.Module):
+    """x + what two layers make of it, the first normalised."""
+
+    def __init__(self, width, inner):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, inner), nn.ReLU(), nn.Linear(inner, width)
+        )
+
+    def forward(self, x):
+        return x + self.body(x)
 
 
 class ResidualNetwork(nn.Module):
@@ -67,11 +90,11 @@ class ResidualNetwork(nn.Module):
         self.stages = nn.Sequential(*stages)
         shape = [math.ceil(n / 2 ** (len(widths) - 1)) for n in WINDOW_SHAPE]
         self.head = nn.Sequential(
-            nn.Flatten(), nn.Linear(previous * math.prod(shape), hidden), nn.Tanh(), nn.Linear(hidden, 8)
+            nn.Flatten(), nn.Linear(previous * math.prod(shape), hidden), nn.Tanh(), nn.Linear(hidden, 12)
         )
 
     def forward(self, windows):
-        """(B, rows, columns) → (B, 8)."""
+        """(B, rows, columns) → (B, 12)."""
         return self.head(self.stages(windows[:, None]))
 
 
@@ -109,10 +132,11 @@ STILL = {
 }
 VARIANTS = {
     "compact network": Variant(),
+    "without equal views (fully connected)": Variant("connected"),
     "paper's network, an eighth of its filters": Variant("paper"),
     "the same with max pooling": Variant("max"),
     "ResNet of similar size": Variant("resnet"),
-    "regresses signs": Variant(signs=True),
+    "fully connected, regresses signs": Variant("connected", signs=True),
     **{f"without {name}": Variant(without=(name,)) for name in STILL},
     "SrTiO3 without lens errors, simulated": Variant(source="perfect"),
     "SrTiO3 without lens errors, Gaussian process": Variant(source="process"),
@@ -123,8 +147,9 @@ def build(kind):
     """A network by its kind."""
     networks = {
         "compact": TiltNetwork,
-        "paper": lambda: WithVariance(PaperNetwork(8, 128, WINDOW_SHAPE, outputs=8)),
-        "max": lambda: WithVariance(PaperNetwork(8, 128, WINDOW_SHAPE, "max", outputs=8)),
+        "connected": lambda: WithVariance(ConnectedNetwork()),
+        "paper": lambda: WithVariance(PaperNetwork(8, 128, WINDOW_SHAPE, outputs=12)),
+        "max": lambda: WithVariance(PaperNetwork(8, 128, WINDOW_SHAPE, "max", outputs=12)),
         "resnet": lambda: WithVariance(ResidualNetwork()),
     }  # fmt: skip
     return networks[kind]()
@@ -158,9 +183,9 @@ def row(name, windows, seed):
 
 
 def signed(projection):
-    """v, u, γ and alternation as they are, in units of the network's outputs."""
+    """v, u, γ and alternation as they are, and u and γ again, in units of the network's outputs."""
     four = nn.functional.pad(projection, (0, 4 - projection.shape[1]))
-    return four / torch.tensor(SCALES)
+    return torch.cat([four, four[:, 1:3]], dim=1) / SCALE_DEG
 
 
 def read(network, signs, conditions):

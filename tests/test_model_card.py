@@ -25,13 +25,15 @@ def test_committed_networks_say_what_they_are(name, microscope, material):
     card = model_card(network)
     assert card["microscope"] == microscope
     assert card["materials"].startswith(material)
-    assert card["networks"].startswith("4 of 1,505,672 parameters")
+    assert card["networks"].startswith("4 of 1,592,904 parameters")
     assert card["command"].startswith("unitcell train ")
     assert "seed 0" in card["recipe"]
     assert "common sign" in card["limits"]
     assert len(card["training images, SHA-256"]) == 64
     for coordinate in ("v", "u", "gamma"):
-        assert network.card["test"][f"coverage_{coordinate}"] == pytest.approx(0.9, abs=0.03)
+        # Frozen phonons widen intervals, those of v above all; these test windows are of damped elastic images.
+        assert 0.88 < network.card["test"][f"coverage_{coordinate}"] < 0.985
+    assert max(network.card["widening"]["v"]["ratio"]) > 1.2
     assert "limits" in card_table(network).to_html()
     assert json.dumps(network.card)
 

@@ -7,7 +7,8 @@ from unitcell.abf.simulation import simulate_stack, unseen_structures
 from unitcell.artefacts import save_weights
 from unitcell.crystals.tilt_coordinates import doubled, halved, softened
 from unitcell.errors import InputError
-from unitcell.networks.tilt_network import TiltEnsemble, TiltNetwork, errors, estimates, load_network
+from unitcell.networks.equal_views import EqualLinear
+from unitcell.networks.tilt_network import TiltEnsemble, TiltNetwork, errors, estimates, load_network, supposed
 from unitcell.networks.tilt_training import (
     beta_nll,
     calibrate,
@@ -19,9 +20,20 @@ from unitcell.networks.tilt_training import (
     train_ensemble,
     train_member,
     unseen_windows,
+    widen,
+    widening,
 )
+from unitcell.networks.training_library import turned
 from unitcell.networks.training_loop import Training
-from unitcell.networks.training_windows import WINDOW_SHAPE, Conditions, draw_windows, record, refine, sample_periodic
+from unitcell.networks.training_windows import (
+    WINDOW_SHAPE,
+    Conditions,
+    WindowPool,
+    draw_windows,
+    record,
+    refine,
+    sample_periodic,
+)
 from unitcell.scattering import Microscope
 from unitcell.surrogates.surrogate import Surrogate
 
@@ -264,16 +276,24 @@ def test_a_loss_that_is_no_number_stops_with_its_cause(process):
         training.advance()
     training.draw = draw
     with torch.no_grad():
-        training.network.outputs.weight.fill_(torch.inf)
+        training.network.outputs.fill_(torch.inf)
     with pytest.raises(InputError, match=r"lower learning_rate = 0\.002"):
         training.advance()
+
+
+def test_an_alternation_that_stands_out_decides_how_u_and_gamma_are_read():
+    mean = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]]).repeat(2, 1)
+    variance = torch.tensor([[0.1, 0.2, 0.3, 1.0, 0.5, 0.6], [0.1, 0.2, 0.3, 9.0, 0.5, 0.6]])  # 4 ± 1 and 4 ± 3
+    centre, spread = supposed(mean, variance)
+    assert centre.tolist() == [[1, 5, 6, 4], [1, 2, 3, 4]]
+    assert spread[:, 1:3].tolist() == [pytest.approx([0.5, 0.6]), pytest.approx([0.2, 0.3])]
 
 
 def test_u_and_gamma_are_taught_and_judged_on_uniform_patterns_only():
     projection = torch.tensor([[1.0, 2.0, 3.0, 0.0], [1.0, 2.0, 3.0, 5.0]])
     wanted = targets(projection)
-    assert taught(wanted).tolist() == [[1, 1, 1, 1], [1, 0, 0, 1]]
-    mean, log_variance = torch.zeros(2, 4), torch.zeros(2, 4)
+    assert taught(wanted).tolist() == [[1, 1, 1, 1, 0, 0], [1, 0, 0, 1, 1, 1]]
+    mean, log_variance = torch.zeros(2, 6), torch.zeros(2, 6)
     loss = beta_nll(mean, log_variance, wanted, taught(wanted))
     wanted[1, 1:3] = 100.0
     assert beta_nll(mean, log_variance, wanted, taught(wanted)) == loss
@@ -281,3 +301,81 @@ def test_u_and_gamma_are_taught_and_judged_on_uniform_patterns_only():
     assert judged("v", projection).tolist() == [True, True]
     assert judged("gamma", projection[1:]).tolist() == [True]
     assert judged("gamma", projection[:, :3]).tolist() == [True, True]
+
+
+def test_equal_views_change_signs_alone():
+    cells = torch.rand(5, 40, 28, dtype=torch.float64)
+    projection = torch.tensor([[3.0, 4.0, 5.0, 0.0]], dtype=torch.float64).repeat(5, 1)
+    network = TiltNetwork().double().eval()
+
+    def read(cells):
+        """What the network makes of still windows of two such cells, the B column in their middle."""
+        hidden, mean, log_variance = network(torch.cat([cells, cells], dim=2).roll((20, 28), (1, 2)))
+        return hidden, mean, log_variance
+
+    before = read(cells)
+    assert before[1].abs().min() > 1e-6
+    for flips in np.ndindex(2, 2, 2):
+        view, seen = turned(cells, projection, torch.tensor([flips], dtype=torch.bool).repeat(5, 1))
+        signs = torch.sign(targets(seen)[:, :3] / targets(projection)[:, :3])
+        hidden, mean, log_variance = read(view)
+        assert mean[:, :3].numpy(force=True) == pytest.approx((signs * before[1][:, :3]).numpy(force=True), abs=1e-12)
+        assert mean[:, 3].numpy(force=True) == pytest.approx(before[1][:, 3].numpy(force=True), abs=1e-12)
+        for after, kept in ((hidden, before[0]), (log_variance, before[2])):
+            assert after.numpy(force=True) == pytest.approx(kept.numpy(force=True), abs=1e-12)
+
+
+def test_a_layer_is_the_same_for_all_views():
+    layer, values = EqualLinear(3, 2).double(), torch.rand(8, 4, 3, dtype=torch.float64)
+    layer.bias.data = torch.tensor([0.3, -1.0], dtype=torch.float64)
+    for moved in range(8):
+        order = [view ^ moved for view in range(8)]
+        assert torch.allclose(layer(values[order]), layer(values)[order], atol=1e-12)
+    # And it is what a full matrix with these symmetries makes of them: W[g, h] = w[g + h].
+    kernel = torch.fft.ifftn(layer.weight.reshape(2, 2, 2, 3, 2), dim=(0, 1, 2)).real.reshape(8, 3, 2)
+    full = torch.stack([torch.stack([kernel[g ^ h] for h in range(8)]) for g in range(8)])
+    assert torch.allclose(torch.einsum("ghio,hbi->gbo", full, values) + layer.bias, layer(values), atol=1e-12)
+
+
+def test_a_pool_shows_its_windows_again_with_other_counts(process):
+    def drawn(pool, step):
+        return pool.draw(step, torch.Generator().manual_seed(step))
+
+    pool = WindowPool(process, 16, lambda step: Conditions(), 3, shown=4)
+    first, structures = drawn(pool, 5)
+    second, others = (torch.cat(part) for part in zip(*(drawn(pool, step) for step in range(6, 20)), strict=True))
+    i, j = (structures[:, None] == others[None]).all(-1).nonzero()[0]  # the same window
+    assert 0.01 < (first[i] - second[j]).std() < 1.4  # other electrons
+    again = WindowPool(process, 16, lambda step: Conditions(), 3, shown=4)
+    assert torch.equal(drawn(again, 6)[0], second[:16])  # from its seed alone
+    once = WindowPool(process, 16, lambda step: Conditions(), 3)
+    seen = torch.cat([drawn(once, step)[1] for step in range(40)])
+    assert len(torch.unique(seen, dim=0)) > 0.98 * len(seen)  # but for untilted ones, none twice
+
+
+def test_intervals_are_widened_where_other_windows_ask_for_it():
+    generator = np.random.default_rng(0)
+
+    class Stated(TiltEnsemble):
+        """Reads zeros with σ of 0.5° and 3°, by turns."""
+
+        def raw(self, windows):
+            sigma = torch.tensor([0.5, 3.0]).repeat(len(windows) // 2)
+            return (
+                None,
+                torch.tensor([[0.0, 60.0, 0.0, 0.0]]).repeat(len(windows), 1),
+                sigma[:, None].square().expand(-1, 4),
+            )
+
+    def truth(wrong):
+        """Projections whose v is off by `wrong` of both kinds."""
+        v = generator.normal(size=8000) * np.tile(wrong, 4000)
+        return np.column_stack([v, np.zeros(8000), np.full(8000, 60.0), np.zeros(8000)])
+
+    ensemble, windows = Stated([TiltNetwork()], {}), torch.zeros(8000, *WINDOW_SHAPE)
+    calibrate(ensemble, windows, truth([0.5, 3.0]))
+    assert ensemble.reach("v", np.array([0.5, 3.0])) == pytest.approx(1.645 * np.array([0.5, 3.0]), rel=0.05)
+    ratios = widening(ensemble, windows, truth([1.0, 1.5]))  # sure windows are wrong by twice as much
+    widen(ensemble, ratios)
+    assert ensemble.reach("v", np.array([0.5])) == pytest.approx(1.645 * 1.0, rel=0.06)
+    assert ensemble.reach("v", np.array([3.0])) >= 1.6 * 3.0  # none gets narrower

@@ -42,7 +42,8 @@ def test_committed_network_reads_them(truth):
     table = score_truth(load_network(), few, (3e4,)).set_index("material")
     assert len(table) == 6
     assert table.loc["SrTiO3", "v"] < 0.5
-    assert table.loc["SrTiO3", ["u", "gamma"]].max() < 1.1
+    assert table.loc["SrTiO3", ["u", "gamma"]].max() < 1.0
+    assert table.loc["SrTiO3 alternating", "u"] < 1.0  # read as alternating: as if uniform, it would be 5°
     assert 0.8 < table.loc["SrTiO3", "coverage"] < 0.96
 
 

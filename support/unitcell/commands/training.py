@@ -49,7 +49,7 @@ def train(
     structures: Annotated[int | None, typer.Option(help="Simulated for training [8000; to fine-tune: 1000].")] = None,
     members: Annotated[int, typer.Option(help="Networks in the ensemble.")] = 4,
     windows: Annotated[
-        int | None, typer.Option(help="Each of them is trained on [4000000; to fine-tune: 500000].")
+        int | None, typer.Option(help="Each of them is trained on [8000000; to fine-tune: 1000000].")
     ] = None,
     bfloat16: Annotated[
         bool, typer.Option("--bfloat16", help="Multiply in bfloat16: faster on processors that have it.")

@@ -5,7 +5,7 @@ import pandas as pd
 LIMITS = (
     "reads perovskites along [110] only",
     "(u, γ) up to a common sign",
-    "u and γ as if the pattern were uniform along the beam; where the alternation is not zero, it may not be",
+    "u and γ as if the pattern were uniform along the beam, unless an alternation stands out",
     "its training images have thermal scattering's loss, not the electrons it brings to other places",
     "amorphous layers and mosaic are not in its training images",
     "ood need not notice a lens or a material that looks ordinary",

@@ -7,7 +7,6 @@ Intervals are split-conformal: ± c(σ)·σ, with c the factor that made 90 % of
 structures never trained on, fall inside.
 """
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -18,64 +17,63 @@ from unitcell.artefacts import load_weights, save_weights
 from unitcell.crystals.tilt_coordinates import canonical, halved, length_of_doubled, to_pseudocubic
 from unitcell.data import fetch
 from unitcell.errors import InputError
+from unitcell.networks.equal_views import EqualLinear, EqualNorm, EqualShortcut, view_index, walsh_hadamard
 from unitcell.networks.training_windows import WINDOW_SHAPE, standardise
 
-ARCHITECTURE = "tilt-network-connected-8out"
-# The network's outputs are of order one: all four in units of 5°.
-SCALES = (5.0, 5.0, 5.0, 5.0)
+ARCHITECTURE = "tilt-network-views-12out"
+SCALE_DEG = 5.0  # of the network's outputs, which are of order one
+# Character of each mean: which of the mirrors in x (1) and y (2) and the shift (4) turn its sign. v is turned by all,
+# q = 2uγ by the mirrors, p and the alternation by none; (p, q) are there twice, see `supposed`.
+CHARACTERS = (7, 0, 3, 0, 0, 3)
+STANDS_OUT = 1.645  # standard deviations of an alternation from zero
 A_PLACES = ([10, 30], [0, 14, 28, 42])  # rows and columns of a window at which A columns stand
 BRIGHT = 0.5  # standard deviations above the mean at which they cannot be those of an ABF image
 COORDINATES = ("v", "u", "gamma", "alpha", "beta", "alternation")
 
 
 class TiltNetwork(nn.Module):
-    """A fully connected network with shortcuts (He et al. 2016), a tanh layer, eight outputs.
+    """Shortcuts over layers that see the eight equal views of a window alike, a tanh layer, twelve outputs.
 
     Convolutions look for the same thing everywhere. But windows are registered: a pixel always shows the same place of
-    the cell, give or take what registration leaves over, and a weight of its own for each says more for less work (a
-    tenth of that of ten 3 × 3 convolutions). Batch normalisation stands before each ReLU and the last hidden layer
-    ends in tanh, as in Laanait 2019; the outputs are mean and log-variance of (v, p, q) and of the alternation,
-    softened.
+    the cell, give or take what registration leaves over, and a weight of its own for each says more for less work.
+    What windows do have is the symmetry of `unitcell.networks.equal_views`: built in, a quarter of the windows teaches
+    as much. Batch normalisation stands before each ReLU and the last hidden layer ends in tanh, as in Laanait 2019; the
+    outputs are means and log-variances of v, of (p, q) if the pattern is uniform along the beam, of the alternation,
+    softened, and of (p, q) if it alternates, each with the character by which the group changes its sign.
 
     Parameters
     ----------
     width : int
-        Of the layers between which shortcuts run.
+        Channels between which shortcuts run, each with a value for every view.
     inner : int
         Of the layer within each shortcut.
     blocks : int
         Number of shortcuts.
     hidden : int
-        Units of the tanh layer.
+        Channels of the tanh layer.
     """
 
-    def __init__(self, width=384, inner=256, blocks=3, hidden=128):
+    def __init__(self, width=256, inner=96, blocks=3, hidden=32):
         super().__init__()
-        first = nn.Linear(math.prod(WINDOW_SHAPE), width)
+        self.register_buffer("views", view_index(), persistent=False)
         self.features = nn.Sequential(
-            nn.Flatten(), first, *[_Shortcut(width, inner) for _ in range(blocks)], nn.BatchNorm1d(width), nn.ReLU()
-        )
-        self.hidden = nn.Sequential(nn.Linear(width, hidden), nn.Tanh())
-        self.outputs = nn.Linear(hidden, 8)
+            EqualLinear(self.views.shape[1], width), *[EqualShortcut(width, inner) for _ in range(blocks)],
+            EqualNorm(width), nn.ReLU(), EqualLinear(width, hidden), nn.Tanh(),
+        )  # fmt: skip
+        self.outputs = nn.Parameter((2 * torch.rand(12, hidden) - 1) / hidden**0.5)
+        self.bias = nn.Parameter(torch.zeros(12))
 
     def forward(self, windows):
-        """Standardised windows (B, 40, 56) → features (B, hidden), mean (B, 4), log-variance (B, 4), both scaled."""
-        hidden = self.hidden(self.features(windows))
-        mean, log_variance = self.outputs(hidden).chunk(2, dim=1)
-        return hidden, mean, log_variance.clamp(-12, 6)
-
-
-class _Shortcut(nn.Module):
-    """x + what two layers make of it, the first normalised."""
-
-    def __init__(self, width, inner):
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, inner), nn.ReLU(), nn.Linear(inner, width)
-        )
-
-    def forward(self, x):
-        return x + self.body(x)
+        """Standardised windows (B, 40, 56) → features (B, hidden), mean (B, 6), log-variance (B, 6), both scaled."""
+        cells = (windows[..., :28] + windows[..., 28:]).flatten(1) / 2  # (B, 1120), the mean of both cells
+        views = self.features(cells[:, self.views].transpose(0, 1))  # (8, B, hidden)
+        by_character = walsh_hadamard(views).to(self.outputs.dtype)
+        characters = CHARACTERS + (0,) * len(CHARACTERS)
+        outputs = torch.stack([by_character[c] @ w for c, w in zip(characters, self.outputs, strict=True)], dim=1)
+        # What a mirror turns around has no bias.
+        even = torch.tensor([character == 0 for character in characters], device=windows.device)
+        mean, log_variance = (outputs + self.bias * even).chunk(2, dim=1)
+        return by_character[0], mean, log_variance.clamp(-12, 6)
 
 
 class TiltEnsemble:
@@ -104,13 +102,13 @@ class TiltEnsemble:
     def raw(self, windows, batch=512):
         """Hidden features (n, members · hidden), mean (n, 4) [°] and variance (n, 4) [°²] of the outputs."""
         parts = []
-        scales = torch.tensor(SCALES)
         for chunk in standardise(windows).split(batch):
             hidden, mean, log_variance = zip(*(member(chunk) for member in self.members), strict=True)
             mean, variance = torch.stack(mean), torch.stack(log_variance).exp()
             total = variance.mean(0) + mean.var(0, unbiased=False)
-            parts.append((torch.cat(hidden, 1), mean.mean(0) * scales, total * scales**2))
-        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+            parts.append((torch.cat(hidden, 1), mean.mean(0) * SCALE_DEG, total * SCALE_DEG**2))
+        hidden, mean, variance = (torch.cat(part) for part in zip(*parts, strict=True))
+        return hidden, *supposed(mean, variance)
 
     def predict(self, windows, seed=0):
         """Tilts with 90 % intervals for each window.
@@ -126,9 +124,9 @@ class TiltEnsemble:
         -------
         dict of ndarray (n,)
             `v_deg`, `u_deg`, `gamma_deg`, `alpha_deg`, `beta_deg` on the canonical branch (γ ≥ 0), read as if the
-            pattern were uniform along the beam; `alternation_deg`, the size of tilts about a and b that alternate
-            along it; each with `_lo` and `_hi`; and `ood`: the share of training-like windows that are more ordinary
-            than this one.
+            pattern were uniform along the beam unless an alternation stands out; `alternation_deg`, the size of tilts
+            about a and b that alternate along it; each with `_lo` and `_hi`; and `ood`: the share of training-like
+            windows that are more ordinary than this one.
 
         Raises
         ------
@@ -187,6 +185,21 @@ def load_network(path=None):
         member.load_state_dict(state)
         members.append(member)
     return TiltEnsemble(members, card, card.pop("calibration", None), familiarity)
+
+
+def supposed(mean, variance):
+    """Outputs (n, 4): v, p, q and the alternation, of (n, 6), with (p, q) by the pattern that the window shows.
+
+    In projection, tilts about [110] that alternate along the beam look like ones that do not, unless γ tells them
+    apart. So (p, q) are learnt twice, for patterns that are uniform along the beam and for alternating ones, and the
+    second is taken where an alternation stands out.
+    """
+    alternates = (mean[:, 3] > STANDS_OUT * variance[:, 3].sqrt())[:, None]
+
+    def chosen(each):
+        return torch.cat([each[:, :1], torch.where(alternates, each[:, 4:], each[:, 1:3]), each[:, 3:4]], dim=1)
+
+    return chosen(mean), chosen(variance)
 
 
 def estimates(mean, variance):

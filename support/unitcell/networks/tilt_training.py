@@ -1,12 +1,15 @@
 """Training, calibration and honest testing of the tilt network."""
 
+from copy import copy
+
 import numpy as np
 import torch
+from torch import distributed
 
 from unitcell.crystals.tilt_coordinates import doubled, softened, to_projection
 from unitcell.networks.tilt_network import (
     COORDINATES,
-    SCALES,
+    SCALE_DEG,
     TiltEnsemble,
     TiltNetwork,
     errors,
@@ -15,18 +18,18 @@ from unitcell.networks.tilt_network import (
     oddity,
     unexplained,
 )
-from unitcell.networks.training_loop import Training, train
-from unitcell.networks.training_windows import draw_windows, record, standardise
+from unitcell.networks.training_loop import Training, processes, train
+from unitcell.networks.training_windows import WindowPool, draw_windows, record, standardise
 
 GROUPS = 8  # of windows by their stated standard deviation, each with a conformal factor of its own
 LEAST_IN_GROUP = 400  # windows
 
 
 def train_member(
-    source, conditions, *, windows, batch=128, learning_rate=2e-3, bfloat16=False, seed=0, network=None,
+    source, conditions, *, windows, batch=128, shown=1, learning_rate=2e-3, bfloat16=False, seed=0, network=None,
     checkpoint=None, every=500, progress=True,
 ):  # fmt: skip
-    """Train one network on windows drawn as it goes; none is seen twice.
+    """Train one network on windows drawn as it goes.
 
     Parameters
     ----------
@@ -36,6 +39,8 @@ def train_member(
     windows : int
         Number of windows to train on.
     batch : int
+    shown : int
+        How often each is shown, at another dose and with other noise; by default none is seen twice.
     learning_rate : float
         Peak of a one-cycle schedule for Adam.
     bfloat16 : bool
@@ -59,22 +64,28 @@ def train_member(
         The loss became NaN or infinite.
     """
     training = member_training(
-        source, conditions, windows=windows, batch=batch, learning_rate=learning_rate, bfloat16=bfloat16, seed=seed,
-        network=network,
+        source, conditions, windows=windows, batch=batch, shown=shown, learning_rate=learning_rate, bfloat16=bfloat16,
+        seed=seed, network=network,
     )  # fmt: skip
     return train(training, checkpoint=checkpoint, every=every, label=f"member {seed}", progress=progress)
 
 
-def member_training(source, conditions, *, windows, batch, learning_rate, bfloat16, seed, network=None, wanted=None):
+def member_training(
+    source, conditions, *, windows, batch, learning_rate, bfloat16, seed, shown=1, network=None, wanted=None
+):
     """The `Training` of one network of the ensemble, see `train_member`; `wanted` are its targets if not `targets`."""
     torch.manual_seed(seed)
     network, wanted = network or TiltNetwork(), wanted or targets
     network = network.to(source.device).to(memory_format=torch.channels_last)
     steps = max(windows // batch, 2)
 
+    rank = distributed.get_rank() if processes() > 1 else 0
+    order = {"seed": seed * processes() + rank, "shown": shown}
+    pool = WindowPool(source, batch, lambda step: conditions.eased(step / steps), **order)
+
     def draw(step, generator):
-        images, projection, _ = draw_windows(source, batch, conditions.eased(step / steps), generator)
-        return images, wanted(projection)
+        windows, projection = pool.draw(step, generator)
+        return windows, wanted(projection)
 
     def loss(outputs, target, rate):
         _, mean, log_variance = outputs
@@ -89,21 +100,20 @@ def member_training(source, conditions, *, windows, batch, learning_rate, bfloat
 
 
 def targets(projection):
-    """(v, u, γ) or (v, u, γ, alternation) [degrees], shape (B, 3 or 4) → scaled outputs (B, 4) of the network."""
+    """(v, u, γ) or (v, u, γ, alternation) [degrees], shape (B, 3 or 4) → scaled means (B, 6) of the network."""
     v, u, gamma, *rest = projection.unbind(1)
-    alternation = rest[0] if rest else torch.zeros_like(v)
-    outputs = torch.stack([v, *doubled(u, gamma), softened(alternation)], dim=1)
-    return outputs / torch.tensor(SCALES, device=projection.device)
+    alternation, pair = rest[0] if rest else torch.zeros_like(v), doubled(u, gamma)
+    return torch.stack([v, *pair, softened(alternation), *pair], dim=1) / SCALE_DEG
 
 
 def taught(target):
-    """Which targets (B, 4) are taught: not (p, q) where tilts alternate along the beam.
+    """Which targets (B, 6) are taught: the first (p, q) where tilts are uniform along the beam, the second elsewhere.
 
-    In projection, tilts about [110] that alternate along the beam look like ones that do not, unless γ tells them
-    apart. So u and γ are read as if the pattern were uniform along the beam, and the alternation says if it may not be.
+    See `unitcell.networks.tilt_network.supposed`.
     """
-    uniform = (target[:, 3:] == 0).expand(-1, 2)
-    return torch.cat([torch.ones_like(target[:, :1]), uniform, torch.ones_like(target[:, :1])], dim=1)
+    uniform = (target[:, 3:4] == 0).to(target.dtype)
+    always, pair = torch.ones_like(uniform), uniform.expand(-1, 2)
+    return torch.cat([always, pair, always, 1 - pair], dim=1)
 
 
 def beta_nll(mean, log_variance, target, weight, beta=0.5):
@@ -148,6 +158,40 @@ def calibrate(ensemble, windows, projection, coverage=0.9):
             "factor": [max(least, _conformal(part, coverage)) for part in np.array_split(ratio, groups)],
         }
     return ensemble.calibration
+
+
+def widening(ensemble, windows, projection):
+    """By how much intervals must grow to hold the truth of other windows as often, given their stated σ.
+
+    Calibration images are what a network was trained on: with part of what heat does. Windows of frozen phonons say
+    what the rest costs.
+
+    Returns
+    -------
+    dict of str to dict
+        Of each coordinate `spread_deg`, stated standard deviations in rising order [degrees], and `ratio`, ≥ 1 at each.
+    """
+    other = copy(ensemble)
+    other.calibration = dict(ensemble.calibration)
+    found = {}
+    for name, wanted in calibrate(other, windows, projection).items():
+        known = _factor(ensemble.calibration[name], wanted["spread_deg"])
+        ratio = np.maximum(wanted["factor"], known) / np.maximum(known, np.finfo(float).tiny)
+        found[name] = {"spread_deg": wanted["spread_deg"], "ratio": np.maximum(ratio, 1.0).tolist()}
+    return found
+
+
+def widen(ensemble, ratios):
+    """Multiply the conformal factors, in place, by what `widening` found."""
+    for name, known in ensemble.calibration.items():
+        nodes = sorted({*known["spread_deg"], *ratios[name]["spread_deg"]})
+        grown = np.interp(np.log(nodes), np.log(ratios[name]["spread_deg"]), ratios[name]["ratio"])
+        ensemble.calibration[name] = {"spread_deg": nodes, "factor": (_factor(known, nodes) * grown).tolist()}
+
+
+def _factor(known, spread_deg):
+    """Conformal factor of a coordinate at stated standard deviations."""
+    return np.interp(np.log(spread_deg), np.log(known["spread_deg"]), known["factor"])
 
 
 def _conformal(ratio, coverage):

@@ -55,7 +55,7 @@ class Training:
         others = [p for p in network.parameters() if p.ndim <= 1]
         # Adam adds weight_decay·W to the gradient: that of ε‖W‖² is 2εW.
         groups = [{"params": weights, "weight_decay": 2 * regularisation}, {"params": others}]
-        self.optimiser = torch.optim.Adam(groups, lr=learning_rate)
+        self.optimiser = torch.optim.Adam(groups, lr=learning_rate, fused=True)
         self.schedule = schedule(self.optimiser)
         self.generator = torch.Generator(device=next(network.parameters()).device)
         self.step, self.seconds, self.history, self.recent = 0, 0.0, [], []

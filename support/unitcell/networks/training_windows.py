@@ -12,6 +12,8 @@ from unitcell.networks.training_library import SimulatedCells
 
 # A window is 2√2·a × 2a around a B column, at its middle pixel: 14 columns per B-B spacing a/√2, 20 rows per a.
 WINDOW_SHAPE = (40, 56)
+POOLED = 16  # batches that are made together
+TOGETHER = 256  # windows distorted at once: what stays in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,16 @@ def draw_windows(source, count, conditions, generator):
     projection : tensor (count, 3), (v, u, γ) of the central octahedron [degrees]
     thickness : tensor (count,) [Å]
     """
-    if isinstance(source, SimulatedCells):
-        cells, projection, thickness = source.sample(count, generator)
-    else:
-        projection, thickness = _draw_states(source, count, conditions, generator)
-        cells = source.images(projection, thickness)
+    cells, projection, thickness = _draw_cells(source, count, conditions, generator)
     return record(cells, source.settings["lattice_A"], conditions, generator), projection, thickness
+
+
+def _draw_cells(source, count, conditions, generator):
+    """Cells (count, rows, columns) with their projection and thickness (count,)."""
+    if isinstance(source, SimulatedCells):
+        return source.sample(count, generator)
+    projection, thickness = _draw_states(source, count, conditions, generator)
+    return source.images(projection, thickness), projection, thickness
 
 
 def _draw_states(surrogate, count, conditions, generator):
@@ -130,18 +136,71 @@ def _draw_states(surrogate, count, conditions, generator):
 
 def record(cells, lattice_A, conditions, generator, shape=WINDOW_SHAPE):
     """Turn images of one cell (count, rows, columns) into noisy, standardised windows (count, *shape)."""
+    ideal = distorted(cells, lattice_A, conditions, generator, shape)
+    return counted(ideal, lattice_A, conditions, generator)
+
+
+def distorted(cells, lattice_A, conditions, generator, shape=WINDOW_SHAPE):
+    """Images of one cell (count, rows, columns) as windows (count, *shape): blurred, distorted, without noise."""
     uniform = _Uniform(generator, cells)
     count = len(cells)
     tails = _tails(count, conditions, uniform) if conditions.tail else None
     fine = refine(cells, _sources(count, conditions, uniform), lattice_A, tails)
     position = _positions(count, lattice_A, conditions, uniform, shape)
-    ideal = sample_periodic(fine, position, (2 * lattice_A, math.sqrt(2) * lattice_A))
+    return sample_periodic(fine, position, (2 * lattice_A, math.sqrt(2) * lattice_A))
+
+
+def counted(ideal, lattice_A, conditions, generator):
+    """Windows as a detector counts them at a dose drawn for each, standardised: (count, rows, columns)."""
     low, high = (math.log(x) for x in conditions.dose)
-    area = math.prod(_pitch_A(lattice_A, shape))
-    electrons = torch.exp(uniform(low, high, (count, 1, 1))) * area
+    area = math.prod(_pitch_A(lattice_A, ideal.shape[1:]))
+    electrons = torch.exp(_Uniform(generator, ideal)(low, high, (len(ideal), 1, 1))) * area
     # Poisson counts: above 50 electrons a pixel, a normal distribution of the same variance.
     noise = torch.randn(ideal.shape, generator=generator, device=ideal.device, dtype=ideal.dtype)
     return standardise(ideal + noise * torch.sqrt(ideal.clamp_min(0) / electrons))
+
+
+class WindowPool:
+    """Windows to train on, each distorted once and shown some times, at another dose and with other noise.
+
+    To distort a cell costs ten times as much as to count its electrons. Windows for some steps are made together, from
+    a seed of their own, so that a resumed training has the same.
+
+    Parameters
+    ----------
+    source
+        See `draw_windows`.
+    batch : int
+        Windows of a step.
+    conditions : function of a step → Conditions
+    seed : int
+    shown : int
+        How often each window is shown: once, or so many times on average.
+    """
+
+    def __init__(self, source, batch, conditions, seed, shown=1):
+        self.source, self.batch, self.conditions, self.seed = source, batch, conditions, seed
+        self.shown, self.span, self.size = shown, POOLED * shown, POOLED * batch
+        self.made = None
+
+    def draw(self, step, generator):
+        """Windows (batch, 40, 56) of a step and their projection."""
+        if self.made != step // self.span:
+            self._make(step // self.span)
+        chosen = torch.arange(self.batch) + step % self.span * self.batch
+        if self.shown > 1:
+            chosen = torch.randint(self.size, (self.batch,), generator=generator, device=self.ideal.device)
+        lattice_A = self.source.settings["lattice_A"]
+        return counted(self.ideal[chosen], lattice_A, self.conditions(step), generator), self.projection[chosen]
+
+    def _make(self, number):
+        """The pool for the steps of span `number`."""
+        conditions, lattice_A = self.conditions(number * self.span), self.source.settings["lattice_A"]
+        generator = torch.Generator(device=self.source.device)
+        generator.manual_seed((self.seed + 1) * 10_000_019 + number)
+        cells, self.projection, _ = _draw_cells(self.source, self.size, conditions, generator)
+        parts = [distorted(part, lattice_A, conditions, generator) for part in cells.split(TOGETHER)]
+        self.ideal, self.made = torch.cat(parts), number
 
 
 def standardise(windows):
