@@ -25,7 +25,7 @@ def test_committed_networks_say_what_they_are(name, microscope, material):
     card = model_card(network)
     assert card["microscope"] == microscope
     assert card["materials"].startswith(material)
-    assert card["networks"].startswith("4 of 1,592,904 parameters")
+    assert card["networks"].startswith("4 of 1,593,036 parameters")
     assert card["command"].startswith("unitcell train ")
     assert "seed 0" in card["recipe"]
     assert "common sign" in card["limits"]
