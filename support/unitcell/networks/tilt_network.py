@@ -4,7 +4,7 @@ Each member of an ensemble predicts v and the doubled coordinates (p, q) of (u, 
 in which both mirror branches agree, how much tilts alternate along the beam, and a variance for each. The
 ensemble's mean and variance are those of the mixture; (u, γ) follows by halving the angle, with γ ≥ 0.
 Intervals are split-conformal: ± c(σ)·σ, with c the factor that made 90 % of calibration windows of about that σ, of
-structures never trained on, fall inside.
+structures never trained on, fall inside, and as many of frozen-phonon images (`tilt_training.widening`).
 """
 
 from pathlib import Path
