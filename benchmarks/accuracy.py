@@ -6,7 +6,8 @@ Windows are registered, distorted a little and counted; "sharp" ones have noise 
 * `rms_v`, `rms_u`, `rms_gamma` [degrees]: abTEM's SrTiO3 at 199 Å, 3e4 e/Å², sharp; `blurred_…` the same, blurred
 * `worst_…`: the largest at 3e4 e/Å² over the other materials of abTEM at 99 and 199 Å, and over leaning crystals
   (≤ 3 mrad) of five materials at 100, 200 and 300 Å
-* `coverage_min`, `coverage_max` of the 90 % intervals, mean of v, u, γ, over dose × thickness × material, sharp
+* `coverage_min`, `coverage_max`, `coverage_mean` of the 90 % intervals, mean of v, u, γ, over dose × thickness ×
+  material, sharp
 * `crlb_ratio_1e4`, `crlb_ratio_1e5`: rms error over the Cramér–Rao bound, median over states and v, u, γ; neither knows
   thickness, defocus and crystal tilt
 * `member_ratio`: largest ratio of one member's error to the ensemble's, over members (each trained by the default
@@ -55,6 +56,7 @@ def main():
     every = pd.concat([tables["sharp"], tables["leaning"]])
     every = every[~every.material.str.contains("alternating")]
     found |= {"coverage_min": every.coverage.min(), "coverage_max": every.coverage.max()}
+    found["coverage_mean"] = every.coverage.mean()
     found |= {f"crlb_ratio_{name}": bound_ratio(network, dose) for name, dose in (("1e4", 1e4), ("1e5", 1e5))}
     found["member_ratio"] = member_ratio(network, upright, tables["sharp"])
     found |= alternations(network, upright)

@@ -7,7 +7,6 @@ from unitcell.abf.simulation import simulate_stack, unseen_structures
 from unitcell.artefacts import save_weights
 from unitcell.crystals.tilt_coordinates import doubled, halved, softened
 from unitcell.errors import InputError
-from unitcell.networks.equal_views import EqualLinear
 from unitcell.networks.tilt_network import TiltEnsemble, TiltNetwork, errors, estimates, load_network, supposed
 from unitcell.networks.tilt_training import (
     beta_nll,
@@ -23,7 +22,6 @@ from unitcell.networks.tilt_training import (
     widen,
     widening,
 )
-from unitcell.networks.training_library import turned
 from unitcell.networks.training_loop import Training
 from unitcell.networks.training_windows import (
     WINDOW_SHAPE,
@@ -301,40 +299,6 @@ def test_u_and_gamma_are_taught_and_judged_on_uniform_patterns_only():
     assert judged("v", projection).tolist() == [True, True]
     assert judged("gamma", projection[1:]).tolist() == [True]
     assert judged("gamma", projection[:, :3]).tolist() == [True, True]
-
-
-def test_equal_views_change_signs_alone():
-    cells = torch.rand(5, 40, 28, dtype=torch.float64)
-    projection = torch.tensor([[3.0, 4.0, 5.0, 0.0]], dtype=torch.float64).repeat(5, 1)
-    network = TiltNetwork().double().eval()
-
-    def read(cells):
-        """What the network makes of still windows of two such cells, the B column in their middle."""
-        hidden, mean, log_variance = network(torch.cat([cells, cells], dim=2).roll((20, 28), (1, 2)))
-        return hidden, mean, log_variance
-
-    before = read(cells)
-    assert before[1].abs().min() > 1e-6
-    for flips in np.ndindex(2, 2, 2):
-        view, seen = turned(cells, projection, torch.tensor([flips], dtype=torch.bool).repeat(5, 1))
-        signs = torch.sign(targets(seen)[:, :3] / targets(projection)[:, :3])
-        hidden, mean, log_variance = read(view)
-        assert mean[:, :3].numpy(force=True) == pytest.approx((signs * before[1][:, :3]).numpy(force=True), abs=1e-12)
-        assert mean[:, 3].numpy(force=True) == pytest.approx(before[1][:, 3].numpy(force=True), abs=1e-12)
-        for after, kept in ((hidden, before[0]), (log_variance, before[2])):
-            assert after.numpy(force=True) == pytest.approx(kept.numpy(force=True), abs=1e-12)
-
-
-def test_a_layer_is_the_same_for_all_views():
-    layer, values = EqualLinear(3, 2).double(), torch.rand(8, 4, 3, dtype=torch.float64)
-    layer.bias.data = torch.tensor([0.3, -1.0], dtype=torch.float64)
-    for moved in range(8):
-        order = [view ^ moved for view in range(8)]
-        assert torch.allclose(layer(values[order]), layer(values)[order], atol=1e-12)
-    # And it is what a full matrix with these symmetries makes of them: W[g, h] = w[g + h].
-    kernel = torch.fft.ifftn(layer.weight.reshape(2, 2, 2, 3, 2), dim=(0, 1, 2)).real.reshape(8, 3, 2)
-    full = torch.stack([torch.stack([kernel[g ^ h] for h in range(8)]) for g in range(8)])
-    assert torch.allclose(torch.einsum("ghio,hbi->gbo", full, values) + layer.bias, layer(values), atol=1e-12)
 
 
 def test_a_pool_shows_its_windows_again_with_other_counts(process):

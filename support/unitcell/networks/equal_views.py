@@ -13,16 +13,17 @@ each way in which signs can change, instead of one eight times as high and wide 
 import torch
 from torch import nn
 
+from unitcell.abf.simulation import CELL_SHAPE
+
 VIEWS = 8  # view g is mirrored in x, mirrored in y, moved by one column where bits 0, 1, 2 of g are set
-CELL = (40, 28)  # pixels of √2·a × 2a, the B column at the first
-QUARTER = (21, 8)  # of these, pixels whose eight views cover the cell
+QUARTER = (21, 8)  # pixels of a cell of `CELL_SHAPE`, the B column at the first, whose eight views cover it
 
 
 def view_index():
     """Pixels of a flattened cell that stand, in each view, where those of its first corner do: (8, 21 · 8)."""
-    pixels, found = torch.arange(CELL[0] * CELL[1]).reshape(CELL), []
+    pixels, found = torch.arange(CELL_SHAPE[0] * CELL_SHAPE[1]).reshape(CELL_SHAPE), []
     for view in range(VIEWS):
-        seen = pixels.roll(CELL[1] // 2, 1) if view & 4 else pixels
+        seen = pixels.roll(CELL_SHAPE[1] // 2, 1) if view & 4 else pixels
         seen = seen.flip(0).roll(1, 0) if view & 2 else seen
         seen = seen.flip(1).roll(1, 1) if view & 1 else seen
         found.append(seen[: QUARTER[0], : QUARTER[1]].flatten())

@@ -36,8 +36,8 @@ class TiltNetwork(nn.Module):
 
     Convolutions look for the same thing everywhere. But windows are registered: a pixel always shows the same place of
     the cell, give or take what registration leaves over, and a weight of its own for each says more for less work.
-    What windows do have is the symmetry of `unitcell.networks.equal_views`: built in, a quarter of the windows teaches
-    as much. Batch normalisation stands before each ReLU and the last hidden layer ends in tanh, as in Laanait 2019; the
+    What windows do have is the symmetry of `unitcell.networks.equal_views`, which is built in. Batch normalisation
+    stands before each ReLU and the last hidden layer ends in tanh, as in Laanait 2019; the
     outputs are means and log-variances of v, of (p, q) if the pattern is uniform along the beam, of the alternation,
     softened, and of (p, q) if it alternates, each with the character by which the group changes its sign.
 
@@ -65,7 +65,8 @@ class TiltNetwork(nn.Module):
 
     def forward(self, windows):
         """Standardised windows (B, 40, 56) → features (B, hidden), mean (B, 6), log-variance (B, 6), both scaled."""
-        cells = (windows[..., :28] + windows[..., 28:]).flatten(1) / 2  # (B, 1120), the mean of both cells
+        left, right = windows.chunk(2, dim=-1)
+        cells = (left + right).flatten(1) / 2  # (B, 1120), the mean of both cells
         views = self.features(cells[:, self.views].transpose(0, 1))  # (8, B, hidden)
         by_character = walsh_hadamard(views).to(self.outputs.dtype)
         characters = CHARACTERS + (0,) * len(CHARACTERS)

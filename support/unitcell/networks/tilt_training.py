@@ -94,7 +94,13 @@ def member_training(
     def one_cycle(optimiser):
         return torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=steps, pct_start=0.2)
 
-    what = {"batch": batch, "bfloat16": bfloat16, "conditions": conditions.as_dict(), "settings": source.settings}
+    what = {
+        "batch": batch,
+        "shown": shown,
+        "bfloat16": bfloat16,
+        "conditions": conditions.as_dict(),
+        "settings": source.settings,
+    }
     options = {"steps": steps, "learning_rate": learning_rate, "bfloat16": bfloat16, "seed": seed}
     return Training(network, draw, loss, one_cycle, what, **options)
 
@@ -182,7 +188,7 @@ def widening(ensemble, windows, projection):
 
 
 def widen(ensemble, ratios):
-    """Multiply the conformal factors, in place, by what `widening` found."""
+    """Multiply the conformal factors of an ensemble, in place, by `ratios` of `widening`, interpolated over log σ."""
     for name, known in ensemble.calibration.items():
         nodes = sorted({*known["spread_deg"], *ratios[name]["spread_deg"]})
         grown = np.interp(np.log(nodes), np.log(ratios[name]["spread_deg"]), ratios[name]["ratio"])
