@@ -80,6 +80,22 @@ def test_weak_phase_limit(tilted):
     assert ours == pytest.approx((np.abs(scattered) ** 2).sum(axis=1), rel=0.08)
 
 
+def test_k_points_of_one_cell_are_a_probe_alone_on_many(tilted):
+    wide, positions = tilted * (2, 1, 1), scan_positions(tilted, (5, 4))
+    exact = {"dtype": torch.float64, "waves": "probes"}
+    alone = simulate(wide, [22.0], positions, **exact).mean[0, 0]
+    points = [(0.0, 0.0), (0.5, 0.0)]
+    one_cell = [simulate(tilted, [22.0], positions, k_point=k, **exact).mean[0, 0] for k in points]
+    beams = [len(make_grid(tilted, MICROSCOPE, COARSE_A, RING, k).aperture()[0]) for k in points]
+    assert rms(np.average(one_cell, axis=0, weights=beams), alone) < 2e-4
+    assert rms(one_cell[0], alone) > 3e-3
+
+
+def test_a_k_point_outside_the_zone_is_refused(tilted):
+    with pytest.raises(InputError, match=r"k_point = \(0\.7, 0\.0\) is none: give two fractions"):
+        simulate(tilted, [22.0], [[0.0, 0.0]], k_point=(0.7, 0.0))
+
+
 def abtem_probes(potential, positions):
     probe = abtem.Probe(energy=MICROSCOPE.energy_eV, semiangle_cutoff=MICROSCOPE.semiangle_mrad, soft=False)
     probe.grid.match(potential)

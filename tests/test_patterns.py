@@ -4,13 +4,20 @@ import numpy as np
 import pandas as pd
 import pytest
 from unitcell.crystals.octahedra import lattice_block, tilt_signs
-from unitcell.crystals.tilt_coordinates import canonical, to_projection, to_pseudocubic
+from unitcell.crystals.tilt_coordinates import (
+    canonical,
+    doubled,
+    halved,
+    length_of_doubled,
+    to_projection,
+    to_pseudocubic,
+)
 from unitcell.errors import InputError
 from unitcell.tilts.pattern_evidence import CLASSES, class_prior, magnitude_priors
 from unitcell.tilts.pattern_verdict import alternatives, median_interval, regions, save_regions, verdict
 from unitcell.tilts.patterns import column_patterns, folded_truth, reduced_pattern
 
-SIGMA = {"v": 0.6, "u": 1.2, "gamma": 1.2, "alternation": 1.2}  # degrees, of one column
+SIGMA = {"v": 0.6, "p": 1.2, "q": 1.2, "alternation": 1.2}  # degrees, of one column
 PATTERNS = (
     "000", "00-", "00+", "-00", "-0-", "-0+", "0-+", "--0", "---", "--+", "+00", "+0-", "++-", "+++", "-+-", "+--",
     "-++", "+-+", "+-0",
@@ -31,23 +38,28 @@ def drawn(generator, least=3.0, most=12.0):
 
 
 def table(truth, generator, bias, places=None):
-    """What a network would make of `folded_truth`: heavy-tailed noise and one bias of each coordinate per place.
+    """What a network would make of `folded_truth`: heavy-tailed noise and one bias of each output per place.
 
-    The bias, of `bias` times the noise, goes with the tilt: neighbouring columns show the same crystal the other way.
+    Outputs are v, the doubled coordinates of (u, γ) and the alternation. The bias, of `bias` times the noise, goes
+    with the tilt: neighbouring columns show the same crystal the other way.
     """
     places = np.zeros(len(truth), int) if places is None else places
     checker = 1 - 2 * ((truth.row + truth.col) % 2)
-    way = {"v": checker, "u": np.where(truth.u_deg < 0, -1, 1), "gamma": 1, "alternation": 1}
-    seen = {}
+    way = {"v": checker, "p": 1, "q": np.where(truth.u_deg < 0, -1, 1), "alternation": 1}
+    outputs = {"v": truth.v_deg, "alternation": truth.alternation_deg}
+    outputs |= dict(zip("pq", doubled(truth.u_deg, truth.gamma_deg), strict=True))
     for name, sigma in SIGMA.items():
         noise = sigma * generator.standard_t(4, len(truth)) / np.sqrt(2)
-        seen[name] = truth[f"{name}_deg"] + noise + way[name] * (sigma * bias * generator.normal(size=99))[places]
-    seen["u"], seen["gamma"] = canonical(seen["u"], seen["gamma"])
-    seen["alternation"] = np.abs(seen["alternation"])
+        outputs[name] = outputs[name] + noise + way[name] * (sigma * bias * generator.normal(size=99))[places]
+    seen = {"v": outputs["v"], "alternation": np.abs(outputs["alternation"])}
+    seen["u"], seen["gamma"] = halved(outputs["p"], outputs["q"])
     seen["alpha"], seen["beta"], _ = to_pseudocubic(seen["v"], seen["u"], seen["gamma"])
     found = truth[["row", "col"]].assign(x_px=truth.col * 14.0, y_px=truth.row * 20.0)
+    size, spread = np.hypot(outputs["p"], outputs["q"]), np.hypot(1, bias) * SIGMA["p"]
+    of_length = (length_of_doubled(size + spread) - length_of_doubled(np.maximum(size - spread, 0))) / 2
+    sigma = {"u": of_length, "gamma": of_length} | {n: SIGMA[n] * np.hypot(1, bias) for n in ("v", "alternation")}
     for name, value in seen.items():
-        reach = 1.645 * SIGMA.get(name, 1.0) * np.hypot(1, bias)
+        reach = 1.645 * sigma.get(name, 1.0)
         low = np.maximum(value - reach, 0) if name in ("gamma", "alternation") else value - reach
         found = found.assign(**{f"{name}_deg": value, f"{name}_deg_lo": low, f"{name}_deg_hi": value + reach})
     return found

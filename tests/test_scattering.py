@@ -7,7 +7,7 @@ import torch
 from ase import Atoms
 from plain_bloch import plain_images
 from scipy.ndimage import gaussian_filter
-from unitcell.abf.crosscheck import abtem_image
+from unitcell.abf.crosscheck import abtem_image, abtem_images
 from unitcell.crystals import tilted_perovskite, tilted_positions
 from unitcell.scattering import Microscope, annular_images, bloch
 from unitcell.scattering.bloch import BlochMatrices, evolved
@@ -152,6 +152,19 @@ def test_equals_abtem_multislice_of_a_thin_crystal(tilted):
 
 
 # The microscope
+
+
+def test_abtem_at_k_points_of_a_cell_is_abtem_on_many_cells(tilted):
+    window = {"window_A": tuple(tilted.cell.lengths()[:2]), "slices": 2}
+    wide = abtem_images(tilted, MICROSCOPE, [4, 9], (10, 7), repeats=(2, 1), **window)[0]
+    at_k = abtem_images(
+        tilted, MICROSCOPE, [4, 9], (10, 7), configurations=2, k_points=[(0.0, 0.0), (0.5, 0.0)], **window
+    )
+    assert at_k.mean(axis=0) == pytest.approx(wide, abs=2e-4)
+    weight = at_k[0] / abtem_images(tilted, MICROSCOPE, [4, 9], (10, 7), **window)[0]  # beams at k = 0 over the mean
+    assert weight == pytest.approx(weight[0, 0, 0], abs=1e-5)
+    assert weight[0, 0, 0] == pytest.approx(1, abs=0.05)
+    assert np.abs(at_k[0] - wide).max() > 2e-3
 
 
 def test_aberrations_are_abtems():

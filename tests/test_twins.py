@@ -15,6 +15,7 @@ from unitcell.registration.lattice import register
 from unitcell.scattering import Microscope, annular_images
 from unitcell.scattering.slices import cut_slices
 from unitcell.twins.abf_twins import (
+    CONFIGURATIONS,
     FOLDER,
     LEAN_MRAD,
     SLICE_A,
@@ -140,6 +141,7 @@ def test_files_hold_what_the_recipes_say():
     for name in RECIPES:
         data = twin_dataset(name)
         truth = column_truth(name, data.attrs["thickness_A"])
+        assert data.attrs["configurations"] == CONFIGURATIONS
         assert data.lean.values.tolist() == [0.0, LEAN_MRAD]
         assert np.hypot(data.attrs["lean_x_mrad"], data.attrs["lean_y_mrad"]) == pytest.approx(LEAN_MRAD)
         assert min(data.attrs["lean_x_mrad"], data.attrs["lean_y_mrad"]) > 1.5
@@ -153,12 +155,15 @@ def test_files_hold_what_the_recipes_say():
 
 def test_an_image_is_that_of_its_frozen_specimen():
     settings = {"thickness_A": 5.5, "sampling_A": 0.2, "slice_A": SLICE_A, "pixel_A": 0.8, "seed": 0}
-    upright, again, other = (twin_image("diffuse", 0.0, n, settings) for n in (0, 0, 1))
-    leaning = twin_image("diffuse", 40.0, 0, settings)
+    centre = (0.0, 0.0)
+    upright, again, other = (twin_image("diffuse", 0.0, n, centre, settings) for n in (0, 0, 1))
+    leaning = twin_image("diffuse", 40.0, 0, centre, settings)
+    elsewhere = twin_image("diffuse", 0.0, 0, (0.5, 0.5), settings)
     assert upright == pytest.approx(again, abs=1e-7)
     assert upright.shape == (68, 7)
     assert np.abs(upright - other).max() > 1e-3
     assert np.abs(upright - leaning).max() > 1e-2
+    assert 1e-4 < np.abs(upright - elsewhere).max() < 5e-2  # a thin specimen brings no probe to its next copy
     made = dataset("diffuse", [[upright, other]] * 2, settings)
     assert made.abf[0].values == pytest.approx((upright.astype(float) + other) / 2)
     assert made.standard_error[0].values == pytest.approx(np.abs(upright.astype(float) - other) / 2)

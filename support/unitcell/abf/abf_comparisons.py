@@ -8,7 +8,8 @@ import xarray as xr
 
 from unitcell.abf.simulation import CELL_SHAPE
 from unitcell.crystals import beam_periods, tilted_perovskite
-from unitcell.scattering import Microscope, annular_images, frozen_phonon_images, supercell_points
+from unitcell.scattering import Microscope, annular_images, frozen_phonon_images
+from unitcell.scattering.beams import fibonacci_points
 from unitcell.scattering.bloch import EXCITATION_PER_A
 from unitcell.scattering.convergence import CHECK_SHAPE, relative_rms
 
@@ -130,7 +131,7 @@ def repeat_truth(member, configurations, vibrations):
     crystal = tilted_perovskite(**named, lattice_A=lengths, a_shift=shift)
     microscope, depth_A = Microscope.from_attributes(member.attrs), member["depth"].values
     across = beam_periods(named["signs"])  # a doubled cell, of which the truth holds the first half
-    shape, k_points = (CELL_SHAPE[0], CELL_SHAPE[1] * across), supercell_points((2 // across, 2))
+    shape, k_points = (CELL_SHAPE[0], CELL_SHAPE[1] * across), fibonacci_points(8)
     images = frozen_phonon_images(crystal, microscope, depth_A, shape, configurations, vibrations, k_points=k_points)
     images = images[..., : CELL_SHAPE[1]]
     at_k = images.unflatten(0, (-1, len(k_points)))  # configurations take turns at the k-points

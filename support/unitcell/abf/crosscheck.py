@@ -1,4 +1,9 @@
-"""Independent truths from abTEM, for the checks that chapters and benchmarks make."""
+"""Independent truths from abTEM, for the checks that chapters and benchmarks make.
+
+abTEM's probe is as wide as its supercell: on few unit cells it meets itself again, and on many it takes long. But the
+mean over k-points of one cell is the image of a probe alone (equation 3 of `scattering.multislice`), and abTEM does
+take waves of any k through a potential: those of the aperture's beams in a crystal tilted by λk.
+"""
 
 import abtem
 import numpy as np
@@ -19,7 +24,7 @@ def abtem_image(crystal, microscope, periods, gpts, **options):
 
 def abtem_images(
     crystal, microscope, periods, gpts, *, configurations=1, seed=None, repeats=(1, 1), sampling_A=0.08, slices=4,
-    debye_waller_A2=None, window_A=None,
+    debye_waller_A2=None, window_A=None, k_points=None,
 ):  # fmt: skip
     """ABF images by abTEM's multislice, static or with Einstein phonons, every atom moving by itself.
 
@@ -46,10 +51,14 @@ def abtem_images(
         See `unitcell.scattering.debye_waller.b_factors`.
     window_A : (float, float), optional
         What is scanned along x and y, from the origin [Å]; None for the cell.
+    k_points : array (configurations, 2), optional
+        One for each configuration, in fractions of the supercell's reciprocal lattice; by default abTEM's own probe
+        is scanned, which is at k = 0.
 
     Returns
     -------
-    ndarray, shape (configurations, T, rows, columns), fraction of the incident electrons.
+    ndarray, shape (configurations, T, rows, columns), fraction of the incident electrons; with `k_points` weighted by
+    the beams of each, so that their mean is that of equation (3) of `unitcell.scattering.multislice`.
     """
     *cell_A, period = crystal.cell.lengths()
     window_A = cell_A if window_A is None else window_A
@@ -61,15 +70,21 @@ def abtem_images(
     spread = rms_displacements(crystal.get_chemical_symbols(), debye_waller_A2)
     sigma = np.array([spread[symbol] for symbol in supercell.get_chemical_symbols()])
     generator = np.random.default_rng(seed)
-    images = []
-    for _ in range(configurations):
+    images, beams = [], []
+    for number in range(configurations):
         moved = supercell.copy()
         if seed is not None:
             moved.positions += generator.normal(size=moved.positions.shape) * sigma[:, None]
         moved.wrap()
         potential = exact_potential(moved, grid, period / count, count)
-        images.append(scan(potential, microscope, window_A, gpts)[list(periods)])
-    return np.array(images)
+        if k_points is None:
+            images.append(scan(potential, microscope, window_A, gpts)[list(periods)])
+            continue
+        found, seen = scan_at(potential, microscope, window_A, gpts, k_points[number], list(periods))
+        images.append(found)
+        beams.append(seen)
+    weights = np.array(beams) / np.mean(beams) if beams else np.ones(configurations)
+    return np.array(images) * weights[:, None, None, None]
 
 
 def exact_potential(atoms, gpts, slice_A, exit_every):
@@ -128,3 +143,51 @@ def scan(potential, microscope, window_A, gpts):
     detector = abtem.AnnularDetector(microscope.inner_mrad, microscope.outer_mrad)
     measured = probe.scan(potential, scan=positions, detectors=detector).compute(progress_bar=False)
     return measured.array.transpose(0, 2, 1)
+
+
+def scan_at(potential, microscope, window_A, gpts, k_point, planes):
+    """What `scan` gives, at one point of the supercell's Brillouin zone, by way of the scattering matrix.
+
+    Parameters
+    ----------
+    potential : abtem.PotentialArray
+        With exit planes.
+    microscope, window_A, gpts
+        See `scan`.
+    k_point : (float, float)
+        In fractions of the reciprocal lattice.
+    planes : sequence of int, shape (T,)
+        Exit planes that are wanted; 0 is before the crystal.
+
+    Returns
+    -------
+    images : ndarray, shape (T, rows, columns)
+    beams : int
+        How many the aperture holds.
+    """
+    k = np.divide(k_point, potential.extent)
+    qx, qy = (np.fft.fftfreq(n, length / n) for n, length in zip(potential.gpts, potential.extent, strict=True))
+    q = np.stack(np.meshgrid(qx + k[0], qy + k[1], indexing="ij"), axis=-1)
+    angle_mrad = np.hypot(*np.moveaxis(q, -1, 0)) * microscope.wavelength_A * 1e3
+    aperture = angle_mrad <= microscope.semiangle_mrad
+    hits = (angle_mrad >= microscope.inner_mrad) & (angle_mrad <= microscope.outer_mrad)
+    matrix = _scattering_matrix(potential, microscope, k, aperture, planes)[..., hits]  # (T, G, H)
+    steps = [np.arange(n) * length / n for n, length in zip(gpts[::-1], window_A, strict=True)]
+    positions = np.stack(np.meshgrid(*steps, indexing="xy"), axis=-1).reshape(-1, 2)
+    probes = np.exp(-2j * np.pi * positions @ q[aperture].T) / np.sqrt(aperture.sum())
+    images = [(np.abs(probes @ plane) ** 2).sum(axis=1).reshape(gpts) for plane in matrix]
+    return np.array(images), int(aperture.sum())
+
+
+def _scattering_matrix(potential, microscope, k, aperture, planes):
+    """What each beam of the aperture becomes, complex (T, beams, X, Y), by abTEM's multislice."""
+    beams = np.zeros((aperture.sum(), *aperture.shape), dtype=np.complex64)
+    beams[np.arange(len(beams)), *np.nonzero(aperture)] = aperture.size
+    tilt = 1e3 * np.arctan(microscope.wavelength_A * k)
+    waves = abtem.Waves(
+        np.fft.ifft2(beams).astype(np.complex64), energy=microscope.energy_eV, extent=potential.extent,
+        ensemble_axes_metadata=[abtem.core.axes.OrdinalAxis(values=tuple(range(len(beams))))],
+        metadata={"base_tilt_x": float(tilt[0]), "base_tilt_y": float(tilt[1])},
+    )  # fmt: skip
+    behind = waves.multislice(potential).compute(progress_bar=False).array
+    return np.fft.fft2(behind[planes]) / aperture.size

@@ -17,11 +17,11 @@ from unitcell.artefacts import load_dataset, save_dataset
 from unitcell.crystals import tilted_perovskite
 from unitcell.project import project_root
 from unitcell.scattering import Microscope
+from unitcell.scattering.beams import fibonacci_points
 
 SEED = 20191
-CONFIGURATIONS = 8
+CONFIGURATIONS = 21  # each at its own k-point: a Fibonacci number, see `fibonacci_points`
 PERIODS = (9, 18, 36)  # of √2·a along the beam: 50, 99 and 199 Å in SrTiO3
-REPEATS = (2, 1)  # cells in the period of the probe, along x and y
 PATTERNS = (
     "---", "---", "---", "---", "---", "---", "---", "---", "---", "---", "--+", "--+", "--+", "--+", "--+",
     "00-", "-00", "0-0", "00+", "--0", "+--", "-+-", "++-", "+++",
@@ -66,7 +66,7 @@ def _orthorhombic(name, cell, b_along_beam, generator):
 
 
 def validation_image(keywords, seed, configurations=CONFIGURATIONS, shape=CELL_SHAPE):
-    """Frozen-phonon images of one structure over the first √2·a × 2a of its cell.
+    """Frozen-phonon images of one structure over the first √2·a × 2a of its cell, the mean over the Brillouin zone.
 
     Returns
     -------
@@ -75,9 +75,9 @@ def validation_image(keywords, seed, configurations=CONFIGURATIONS, shape=CELL_S
     """
     crystal = tilted_perovskite(**keywords)
     doubled = round(crystal.cell[0, 0] / (crystal.info["pseudocubic_A"][0] * np.sqrt(2)))
-    repeats = (REPEATS[0] // doubled, REPEATS[1])
     periods = [max(1, p // doubled) for p in PERIODS]
-    options = {"configurations": configurations, "seed": seed, "repeats": repeats, "slices": 2}
+    options = {"configurations": configurations, "seed": seed, "slices": 2}
+    options["k_points"] = fibonacci_points(configurations)
     options["window_A"] = (crystal.cell[0, 0] / doubled, crystal.cell[1, 1])
     images = abtem_images(crystal, Microscope(), periods, shape, **options)
     error = images.std(axis=0, ddof=1) / np.sqrt(configurations)

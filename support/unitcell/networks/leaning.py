@@ -16,7 +16,7 @@ from unitcell.project import project_root
 from unitcell.scattering import Microscope, Vibrations, frozen_phonon_images
 
 DEPTH_A = (100.0, 200.0, 300.0)
-CONFIGURATIONS = 5
+CONFIGURATIONS = 40  # over five k-points
 
 
 def specimens(count, lean_mrad, seed):
@@ -35,10 +35,10 @@ def specimens(count, lean_mrad, seed):
     return found
 
 
-def leaning_image(specimen, seed):
+def leaning_image(specimen, seed, configurations=CONFIGURATIONS):
     """Mean image of one specimen at `DEPTH_A`: ndarray (T, rows, columns)."""
     crystal, microscope = specimen_crystal(specimen), Microscope(**_lean(specimen))
-    images = frozen_phonon_images(crystal, microscope, DEPTH_A, CELL_SHAPE, CONFIGURATIONS, Vibrations(seed=seed))
+    images = frozen_phonon_images(crystal, microscope, DEPTH_A, CELL_SHAPE, configurations, Vibrations(seed=seed))
     return images.mean(dim=0).numpy()
 
 
@@ -76,7 +76,7 @@ def main():
     parser.add_argument("--scheduler", help="address of a Dask scheduler")
     given = parser.parse_args()
     drawn = specimens(given.count, given.lean_mrad, given.seed)
-    tasks = [(_plain(specimen), given.seed) for specimen in drawn]
+    tasks = [(_plain(specimen), given.seed, CONFIGURATIONS) for specimen in drawn]
     images = run_structures(leaning_image, tasks, given.scheduler, project_root() / "build" / "leaning")
     save_dataset(dataset(drawn, images, given.seed), given.out, step=STEP)
 

@@ -15,6 +15,13 @@ is the image of every probe position r, exactly. (A scan of the whole cell at it
 16/π = 5.1 times more positions than the aperture has beams.) Either kind of wave is propagated,
 whichever are fewer. Thermal motion is a mean over configurations of displaced atoms, each one a
 snapshot that an electron sees frozen (Loane, Xu and Silcox, Acta Cryst. A 47, 267, 1991).
+
+A probe on a periodic cell meets copies of itself on the next cells. With all q shifted by k, the mean
+
+    I(r) = Σ_k G_k I_k(r) / Σ_k G_k                                                              (3)
+
+over N k-points evenly spread over the Brillouin zone is the image of a probe alone on N cells: exactly
+where atoms are at rest, and where they move every k may have configurations of its own.
 """
 
 from dataclasses import dataclass
@@ -91,8 +98,8 @@ def scan_positions(crystal, shape, region_A=None):
 
 def multislice_images(
     crystal, microscope, thicknesses_A, positions_A, *, detectors_mrad=None, sampling_A=0.08, slice_A=1.0,
-    configurations=None, debye_waller_A2=None, seed=0, waves="auto", memory_limit_GB=None, device="cpu",
-    dtype=torch.float32, progress=True,
+    configurations=None, debye_waller_A2=None, seed=0, waves="auto", k_point=(0.0, 0.0), memory_limit_GB=None,
+    device="cpu", dtype=torch.float32, progress=True,
 ):  # fmt: skip
     """Annular-detector images by multislice, static or with frozen phonons.
 
@@ -121,6 +128,8 @@ def multislice_images(
     seed : int
     waves : {"auto", "beams", "probes"}
         Which waves to propagate, see equation (2).
+    k_point : (float, float)
+        Of equation (3), as fractions of the reciprocal lattice.
     memory_limit_GB : float, optional
         Memory that may be used [GB]; four fifths of what is free where not given.
     device, dtype : torch device and real dtype
@@ -140,7 +149,7 @@ def multislice_images(
     rings = _checked_rings(detectors_mrad, microscope)
     numbers = _checked_configurations(configurations)
     sigmas_A = rms_displacements(crystal.get_chemical_symbols(), debye_waller_A2)
-    grid = make_grid(crystal, microscope, sampling_A, rings)
+    grid = make_grid(crystal, microscope, sampling_A, rings, k_point)
     slices = cut_slices(crystal, slice_A)
     planes, depths = slices.exit_planes(thicknesses_A)
     static, flat = configurations is None, positions.reshape(-1, 2)

@@ -23,11 +23,14 @@ class WaveGrid:
     shape : (int, int)
         Grid points along x and y.
     microscope : Microscope
+    k_point : (float, float)
+        Of the Bloch waves, as fractions of the reciprocal lattice: all wave frequencies are shifted by it.
     """
 
     lengths_A: tuple
     shape: tuple
     microscope: object
+    k_point: tuple = (0.0, 0.0)
 
     @property
     def frequencies(self):
@@ -54,7 +57,8 @@ class WaveGrid:
     def wave_frequencies(self):
         """qx of shape (X, 1) in the order of the FFT and qy of shape (1, K), from the lowest kept to the highest."""
         highest = int(np.floor(self.band_limit * self.lengths_A[1]))
-        return self.frequencies[0], np.arange(-highest, highest + 1)[None, :] / self.lengths_A[1]
+        kx, ky = np.divide(self.k_point, self.lengths_A)
+        return self.frequencies[0] + kx, np.arange(-highest, highest + 1)[None, :] / self.lengths_A[1] + ky
 
     @property
     def wave_angles_mrad(self):
@@ -124,7 +128,7 @@ def any_other_prime(number):
     return number > 1
 
 
-def make_grid(crystal, microscope, sampling_A, rings_mrad):
+def make_grid(crystal, microscope, sampling_A, rings_mrad, k_point=(0.0, 0.0)):
     """The grid of a supercell, refused where it cannot hold the probe or the detectors.
 
     Raises
@@ -140,7 +144,9 @@ def make_grid(crystal, microscope, sampling_A, rings_mrad):
     lengths = tuple(float(length) for length in crystal.cell.lengths()[:2])
     if min(lengths) == 0:
         raise InputError("The crystal has no cell: set crystal.cell to the supercell's lengths [Å].")
-    grid = WaveGrid(lengths, tuple(smooth_size(length / sampling_A) for length in lengths), microscope)
+    grid = WaveGrid(
+        lengths, tuple(smooth_size(length / sampling_A) for length in lengths), microscope, _checked_k_point(k_point)
+    )
     radius = microscope.semiangle_mrad * 1e-3 / microscope.wavelength_A
     for axis, length in zip("xy", lengths, strict=True):
         if radius * length < FEWEST_BEAMS:
@@ -157,6 +163,14 @@ def make_grid(crystal, microscope, sampling_A, rings_mrad):
             f"needed: give sampling_A = {np.floor(finer * 1e4) / 1e4:g} or less."
         )
     return grid
+
+
+def _checked_k_point(k_point):
+    """Two fractions within the Brillouin zone."""
+    found = np.asarray(k_point, dtype=float)
+    if found.shape != (2,) or not (np.abs(found) <= 0.5).all():
+        raise InputError(f"k_point = {k_point} is none: give two fractions from -0.5 to 0.5.")
+    return tuple(found.tolist())
 
 
 def as_tensor(array, dtype, device):

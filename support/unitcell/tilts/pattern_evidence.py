@@ -6,19 +6,22 @@ its size only. So over a neighbourhood
 
     v(m, k) = (−1)^(m+k) v,   (u, γ)(m, k) = ± (u, γ) for c⁻,   ± ((−1)^k u, γ) for c⁺,
 
-with one unknown sign per column (the mirror). The likelihood of a neighbourhood is tabulated on a grid of v, of (u, γ)
-with γ ≥ 0, and of the alternation, and a pattern's evidence is its mean over the tilts that the pattern allows:
+with one unknown sign per column (the mirror). What a network reads is not (u, γ) but (p, q), their doubled coordinates
+(`tilt_coordinates.doubled`): there both signs are one, c⁺ turns the sign of q from row to row, and errors are alike in
+all directions and for all sizes, which they are not as angles: a tilt that is zero is read as some angle, never less.
+So the likelihood of a neighbourhood is tabulated on a grid of v, of (p, q), and of the alternation, and a pattern's
+evidence is its mean over the tilts that the pattern allows:
 
-    P(columns | pattern) = ∫ p(v, u, γ, s | pattern) Π_columns p(column | v, u, γ, s) dv du dγ ds.
+    P(columns | pattern) = ∫ p(v, u, γ, s | pattern) Π_columns p(column | v, p(u, γ), q(u, γ), s) dv du dγ ds.
 """
 
 from functools import cache
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import sparse, stats
 
-from unitcell.crystals.tilt_coordinates import to_projection
+from unitcell.crystals.tilt_coordinates import doubled, length_of_doubled, to_projection
 from unitcell.errors import InputError
 
 READ = ("v", "u", "gamma", "alternation")
@@ -30,9 +33,14 @@ STEP_DEG = 0.75
 SIGNED = np.arange(-25, 26) * STEP_DEG  # v and u: √2 · 12.5° is 17.7°, and a little more
 UNSIGNED = np.arange(25) * STEP_DEG  # alternation, of two axes
 POLAR = np.arange(19) * STEP_DEG  # γ ≥ 0
+ALONG_P = np.arange(-25, 19) * STEP_DEG  # doubled coordinates of these u and γ
+ALONG_Q = np.arange(-28, 29) * STEP_DEG
+ERRORS = ("v", "pair", "alternation")  # what has a standard deviation of its own: (p, q) have one together
 FREEDOM = 4  # of Student's t: errors have heavier tails than a normal distribution
 STRAY = 0.05  # share of columns that say nothing of their neighbourhood
 COMMON = 0.5  # share of the variance of errors that neighbouring columns have in common
+# Of 3 × 3 averages over n windows, those of one parity are of much the same windows: four stand for nine.
+AVERAGES_APART = 9 / 4
 LEAST_SIGMA_DEG = 0.4  # below half a step of the grid, and below the differences between neighbouring cells
 
 # In-plane parts: what acts about a and b, in the order '-', '+', '0', for the mirror exchanges them. The two kinds of
@@ -97,14 +105,15 @@ def on_lattice(tilts):
     Parameters
     ----------
     tilts : pandas.DataFrame
-        row, col, and v, u, gamma, alternation as `_deg` and `_deg_hi`; where it has `windows_averaged`, intervals are
-        those of single windows, and averages have √(c + (1 − c)/n) of their standard deviation, c = `COMMON`.
+        row, col, and v, u, gamma, alternation as `_deg` and `_deg_hi`, the intervals those of single windows; and
+        `windows_averaged`, of how many each is the mean, 1 where it is not there.
 
     Returns
     -------
     maps : dict of ndarray (R, C)
-        Each of `READ`, its standard deviation `sigma_*` [degrees] from the upper half of its 90 % interval (the lower
-        one is cut at zero), and `read`, where there are tilts.
+        Each of `READ`; the standard deviations `sigma_*` of `ERRORS` [degrees] from the upper halves of 90 % intervals
+        (the lower ones are cut at zero), that of u and γ being the one of their doubled coordinates; `own`, the share
+        of the variance of a column's own errors that its average keeps; and `read`, where there are tilts.
     places : tuple of two ndarray (n,)
         Row and column in these maps of each row of the table.
 
@@ -132,17 +141,29 @@ def on_lattice(tilts):
     shape = places[0].max() + 1, places[1].max() + 1
     maps = {"read": np.zeros(shape, bool)}
     maps["read"][places] = read
-    for i, name in enumerate(READ):
-        for key, value in ((name, numbers[:, 2 * i]), (f"sigma_{name}", numbers[:, 2 * i + 1] - numbers[:, 2 * i])):
-            maps[key] = np.full(shape, np.nan)
-            maps[key][places] = np.where(read, value, np.nan)
-    left = np.ones(shape)
-    if "windows_averaged" in tilts:
-        left[places] = np.sqrt(COMMON + (1 - COMMON) / tilts.windows_averaged.fillna(1).to_numpy(float))
-    for name in READ:
-        maps[f"sigma_{name}"] *= left
-        maps[f"sigma_{name}"] = np.maximum(maps[f"sigma_{name}"] / stats.norm.ppf(0.95), LEAST_SIGMA_DEG)
+    values = dict(zip(READ, numbers[:, ::2].T, strict=True))
+    spread = dict(zip(READ, (numbers[:, 1::2] - numbers[:, ::2]).T / stats.norm.ppf(0.95), strict=True))
+    length = np.hypot(*doubled(values["u"], values["gamma"]))
+    spread["pair"] = doubled_sigma(length, np.hypot(spread.pop("u"), spread.pop("gamma")) / np.sqrt(2))
+    spread = {f"sigma_{name}": np.maximum(sigma, LEAST_SIGMA_DEG) for name, sigma in spread.items()}
+    averaged = tilts.get("windows_averaged", pd.Series(1.0, tilts.index)).fillna(1).to_numpy(float)
+    own = {"own": np.minimum(1, AVERAGES_APART / averaged)}
+    for name, each in (values | spread | own).items():
+        maps[name] = np.full(shape, np.nan)
+        maps[name][places] = np.where(read, each, np.nan)
     return maps, places
+
+
+def doubled_sigma(length, sigma):
+    """Standard deviation of doubled coordinates of some length, whose tilt has `sigma`: the inverse of a network's.
+
+    `unitcell.networks.tilt_network.estimates` states that of a tilt as a difference over ± that of its doubled
+    coordinates.
+    """
+    steps = np.concatenate([np.geomspace(1e-3, 1, 40), np.arange(1.05, 40, 0.1)])
+    known = np.nan_to_num(np.asarray(length, float)).reshape(-1, 1)
+    tilts = (length_of_doubled(known + steps) - length_of_doubled(np.maximum(known - steps, 0))) / 2
+    return np.array([np.interp(one, row, steps) for one, row in zip(sigma, tilts, strict=True)])
 
 
 def parity(shape, along_x, along_y):
@@ -152,28 +173,29 @@ def parity(shape, along_x, along_y):
 
 
 def column_tables(maps, common):
-    """Log-likelihood of every column on the grid: v (R, C, V), (u, γ) (R, C, U, G), alternation (R, C, A).
+    """Log-likelihood of every column on the grid: v (R, C, V), (q, p) (R, C, Q, P), alternation (R, C, A).
 
-    Student's t about the estimate and, for (u, γ), its mirror; for the alternation, its negative. Zero, which weighs
-    nothing, where nothing was read. Errors in common with the neighbours, the share `common` of the variance, come
-    later (`class_evidence`).
+    Student's t about the estimate; for the alternation, about its negative, too. Zero, which weighs nothing, where
+    nothing was read. Errors in common with the neighbours, the share `common` of the variance, come later
+    (`class_evidence`).
     """
-    spread = {name: np.where(maps["read"], maps[f"sigma_{name}"], 1.0) * np.sqrt(1 - common) for name in READ}
+    own = np.sqrt((1 - common) * maps["own"])
+    spread = {name: np.maximum(maps[f"sigma_{name}"] * own, LEAST_SIGMA_DEG / 2) for name in ERRORS}
+    spread = {name: np.where(maps["read"], each, 1.0).astype(np.float32) for name, each in spread.items()}
     value = {name: np.where(maps["read"], maps[name], 0.0).astype(np.float32) for name in READ}
-    spread = {name: each.astype(np.float32) for name, each in spread.items()}
-    v_grid, a_grid = SIGNED.astype(np.float32), UNSIGNED.astype(np.float32)
-    u_grid, g_grid = SIGNED.astype(np.float32)[:, None], POLAR.astype(np.float32)
+    p, q = doubled(value["u"], value["gamma"])
 
-    def away(name, grid):
-        """Squared distance to the grid in standard deviations."""
-        axes = (Ellipsis,) + (None,) * grid.ndim
-        return ((value[name][axes] - grid) / spread[name][axes]) ** 2
+    def away(value, name, grid):
+        """Squared distance (R, C, len(grid)) to the grid in standard deviations."""
+        return ((value[..., None] - grid.astype(np.float32)) / spread[name][..., None]) ** 2
 
-    v = _floored(_student(away("v", v_grid), spread["v"], 1), np.ptp(SIGNED))
-    this, mirror = (_student(away("u", s * u_grid) + away("gamma", s * g_grid[None]), spread["u"], 2) for s in (1, -1))
-    w = _floored(0.5 * (this + mirror), np.ptp(SIGNED) * np.ptp(POLAR))
-    this, mirror = (_student(away("alternation", s * a_grid), spread["alternation"], 1) for s in (1, -1))
-    s = _floored(this + mirror, np.ptp(UNSIGNED))
+    v = _floored(_student(away(value["v"], "v", SIGNED), spread["v"], 1), np.ptp(SIGNED))
+    apart = away(q, "pair", ALONG_Q)[..., None] + away(p, "pair", ALONG_P)[..., None, :]
+    w = _floored(_student(apart, spread["pair"], 2), np.ptp(ALONG_Q) * np.ptp(ALONG_P))
+    both = (
+        _student(away(value["alternation"], "alternation", s * UNSIGNED), spread["alternation"], 1) for s in (1, -1)
+    )
+    s = _floored(sum(both), np.ptp(UNSIGNED))
     for table in (v, w, s):
         table[~maps["read"]] = 0
     return v, w, s
@@ -194,7 +216,7 @@ def _floored(density, extent):
 
 
 def phased(table, signs):
-    """A table with its first grid axis reversed (v → −v or u → −u) where `signs` (R, C) are −1."""
+    """A table with its first grid axis reversed (v → −v or q → −q) where `signs` (R, C) are −1."""
     signs = signs.reshape(signs.shape + (1,) * (table.ndim - 2))
     return np.where(signs > 0, table, np.flip(table, 2))
 
@@ -215,10 +237,10 @@ def class_evidence(v, minus, plus, s, blur):
     ----------
     v, s : ndarray (n, V), (n, A)
         Log-likelihoods, v in the phase of the checkerboard.
-    minus, plus : ndarray (n, U, G)
-        Of (u, γ) in the phase of c⁻ and of c⁺.
+    minus, plus : ndarray (n, Q, P)
+        Of (q, p) in the phase of c⁻ and of c⁺.
     blur : dict of ndarray (n,)
-        Standard deviation of the errors that all columns of a neighbourhood have in common, by `READ` [degrees].
+        Standard deviation of the errors that all columns of a neighbourhood have in common, by `ERRORS` [degrees].
 
     Returns
     -------
@@ -227,14 +249,11 @@ def class_evidence(v, minus, plus, s, blur):
     seen, alternating, gammas = (part.astype(np.float32) for part in magnitude_priors())
     v, v_top = _exponential(v)
     s, s_top = _exponential(s)
-    w, w_top = _exponential(np.stack([minus, plus], axis=1))  # (n, 2, U, G)
-    v = (_kernel(SIGNED, SIGNED, blur["v"]) @ v[..., None])[..., 0]
-    s = (_kernel(UNSIGNED, UNSIGNED, blur["alternation"]) @ s[..., None])[..., 0]
-    w = _kernel(SIGNED, SIGNED, blur["u"])[:, None] @ w
-    # Errors carry γ across zero, where its mirror has the other u.
-    across = [_kernel(POLAR, side * POLAR, blur["gamma"]) for side in (1, -1)]
-    across[1][:, :, 0] = 0  # γ = 0 is its own mirror
-    w = w @ (across[0].swapaxes(1, 2)[:, None]) + np.flip(w, 2) @ (across[1].swapaxes(1, 2)[:, None])
+    w, w_top = _exponential(np.stack([minus, plus], axis=1))  # (n, 2, Q, P)
+    v = (_kernel(SIGNED, blur["v"]) @ v[..., None])[..., 0]
+    s = (_kernel(UNSIGNED, blur["alternation"]) @ s[..., None])[..., 0]
+    w = _kernel(ALONG_Q, blur["pair"])[:, None] @ w @ _kernel(ALONG_P, blur["pair"]).swapaxes(1, 2)[:, None]
+    w = at_tilts(w)  # (n, 2, U, G)
     reach = (v @ seen.swapaxes(0, 1).reshape(len(SIGNED), -1)).reshape(len(v), len(PLANES), len(SIGNED))
     joint = np.einsum("npu,nqug->npqg", reach, w @ gammas, optimize=True)  # g: zero, not zero
     by_sign = {"0": joint[..., 0].mean(2), "±": joint[..., 1].mean(2), "-": joint[:, :, 0, 1], "+": joint[:, :, 1, 1]}
@@ -249,8 +268,23 @@ def _exponential(table):
     return np.exp(table - top.reshape(-1, *(1,) * (table.ndim - 1))), top
 
 
-def _kernel(to, from_, sigma):
-    """Normal kernels (n, len(to), len(from_)) of standard deviations `sigma` (n,) on the grid."""
+@cache
+def _doubled_grid():
+    """Weights (U · G, Q · P) by which values on the grid of (q, p) are interpolated at the tilts (u, γ) of theirs."""
+    p, q = (part.ravel() for part in doubled(SIGNED[:, None], POLAR))
+    along = sparse.csr_array(_shares(q, ALONG_Q)), sparse.csr_array(_shares(p, ALONG_P))
+    rows = [sparse.kron(along[0][[i]], along[1][[i]]) for i in range(len(p))]
+    return sparse.vstack(rows).tocsr().astype(np.float32)
+
+
+def at_tilts(table):
+    """Values on the grid of (q, p), (…, Q, P), at the grid of (u, γ): (…, U, G)."""
+    flat = _doubled_grid() @ table.reshape(-1, table.shape[-2] * table.shape[-1]).T
+    return flat.T.reshape(*table.shape[:-2], len(SIGNED), len(POLAR))
+
+
+def _kernel(grid, sigma):
+    """Normal kernels (n, len(grid), len(grid)) of standard deviations `sigma` (n,) on a grid."""
     sigma = np.maximum(sigma, 0.1 * STEP_DEG)[:, None, None]
-    weight = np.exp(-0.5 * ((to[:, None] - from_) / sigma) ** 2) * STEP_DEG / (sigma * np.sqrt(2 * np.pi))
+    weight = np.exp(-0.5 * ((grid[:, None] - grid) / sigma) ** 2) * STEP_DEG / (sigma * np.sqrt(2 * np.pi))
     return (weight / np.maximum(1, STEP_DEG / (sigma * np.sqrt(2 * np.pi)))).astype(np.float32)

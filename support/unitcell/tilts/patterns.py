@@ -29,8 +29,9 @@ from unitcell.errors import InputError
 from unitcell.tilts.pattern_evidence import (
     COMMON,
     EQUAL_DEG,
+    ERRORS,
     NAMES,
-    READ,
+    at_tilts,
     class_evidence,
     class_prior,
     column_tables,
@@ -48,9 +49,9 @@ THINNEST = 3  # columns of a domain that windows, two columns to each side, can 
 BLENDED = 0.05  # belief that a blended column has in each pattern whatever it shows
 SURE = 0.5  # least probability of a cell that belongs to a region
 SMALLEST_REGION = 4  # cells
-STRIP_CELLS = 20_000  # at a time: some 700 MB
+STRIP_CELLS = 8_000  # at a time: some 700 MB
 HALO = 2  # rows: neighbourhoods of neighbourhoods
-CHUNK = 1024  # neighbourhoods at a time, to bound memory
+CHUNK = 512  # neighbourhoods at a time, to bound memory
 PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))  # alternation along x, along y
 UNREAD = "?"
 TINY = 1e-6
@@ -130,7 +131,7 @@ def _strip(maps, common):
     of_v = {phase: neighbourhood_sum(phased(v, parity(shape, *phase))) for phase in PHASES}
     of_u = {phase: neighbourhood_sum(phased(w, parity(shape, *phase))) for phase in PHASES}
     alternation = _alternations(of_v, of_u)
-    blur = {name: np.sqrt(common) * _mean_around(maps[f"sigma_{name}"], maps["read"]) for name in READ}
+    blur = {name: np.sqrt(common) * _mean_around(maps[f"sigma_{name}"], maps["read"]) for name in ERRORS}
     evidence = _evidence(of_v[1, 1], of_u[0, 0], of_u[0, 1], neighbourhood_sum(s), blur)
     evidence -= neighbourhood_sum(alone)[..., None]
     padded = np.pad(evidence, ((1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
@@ -144,7 +145,7 @@ def _evidence(v, minus, plus, s, blur):
     """`class_evidence` over a lattice, some of it at a time: (R, C, K)."""
     flat = [table.reshape(-1, *table.shape[2:]) for table in (v, minus, plus, s)]
     count = len(flat[0])
-    blur = {name: np.ravel(blur[name]) if blur else np.zeros(count) for name in READ}
+    blur = {name: np.ravel(blur[name]) if blur else np.zeros(count) for name in ERRORS}
     parts = [slice(start, start + CHUNK) for start in range(0, count, CHUNK)]
     found = [class_evidence(*(t[part] for t in flat), {name: b[part] for name, b in blur.items()}) for part in parts]
     return np.concatenate(found).reshape(*v.shape[:2], -1).astype(float)
@@ -162,7 +163,8 @@ def _alternations(of_v, of_u):
     v_prior, u_prior = seen.sum(2).mean(0), seen.sum(1).mean(0)
     w_prior = u_prior[:, None] * gammas.mean(1)
     found = {}
-    for name, sums, prior in (("", of_v, v_prior), ("u_", of_u, w_prior)):
+    of_tilts = {phase: at_tilts(table) for phase, table in of_u.items()}
+    for name, sums, prior in (("", of_v, v_prior), ("u_", of_tilts, w_prior)):
         weight = np.log(prior + 1e-30).astype(np.float32)
         logs = np.stack([logsumexp(sums[phase] + weight, tuple(range(2, 2 + weight.ndim))) for phase in PHASES])
         share = np.exp(logs - logsumexp(logs, axis=0))

@@ -20,7 +20,7 @@ from scipy import sparse
 
 from unitcell.networks.training_windows import standardise
 
-REACH_CELLS = 5.7  # lattice parameters to the farthest window that is averaged: two columns four times along [110]
+REACH_CELLS = 11.4  # lattice parameters to the farthest window that is averaged: two columns eight times along [110]
 FARTHEST = 2.0  # of Δ² / 2Ks²
 # Mean of the least of four chi-square variables, in standard deviations below theirs.
 LEAST_OF_FOUR = 1.03

@@ -27,6 +27,7 @@ from unitcell.networks.tilt_network import errors
 from unitcell.networks.training_library import STEP
 from unitcell.project import project_root
 from unitcell.scattering import Microscope, multislice_images, scan_positions
+from unitcell.scattering.beams import fibonacci_points
 from unitcell.twins.twin_crystals import (
     IN_PLANE_A,
     MISORIENTED_MRAD,
@@ -46,7 +47,7 @@ RESIDUAL = {
 LEAN_MRAD, LEAN_AZIMUTH_DEG = 3.0, 40.0
 SAMPLING_A, SLICE_A = 0.14, 2.74  # 60 mrad, and slices of one ABO and one O2 plane
 PIXEL_A = 0.2  # within the Nyquist distance of an image formed with 30 mrad
-CONFIGURATIONS = 6
+CONFIGURATIONS = 13  # each at its own k-point: a Fibonacci number, see `fibonacci_points`
 MARGIN_CELLS = 1.5  # beyond the period of the stack, so that every row has its surroundings in the image
 MATCH = 0.3  # of the lattice parameter: farther away a column is another one
 NAMES = ("v", "u", "gamma", "alternation")
@@ -206,8 +207,12 @@ def _in_image(table, period, extent, recorded):
     return found.reset_index(drop=True)
 
 
-def twin_image(name, lean_mrad, configuration, settings):
-    """Image of one frozen specimen over one lateral period: ndarray (rows, columns), fraction of the electrons."""
+def twin_image(name, lean_mrad, configuration, k_point, settings):
+    """Image of one frozen specimen over one lateral period: ndarray (rows, columns), fraction of the electrons.
+
+    One k-point sees the specimen as if the probe met itself again after one period, a few ångströms; the mean over
+    those of all configurations does not.
+    """
     number = list(RECIPES).index(name)
     crystal = twin_crystal(name, settings["thickness_A"], (settings["seed"], number, configuration))
     tilt = dict(zip(("crystal_tilt_x_mrad", "crystal_tilt_y_mrad"), _lean(lean_mrad), strict=True))
@@ -215,6 +220,7 @@ def twin_image(name, lean_mrad, configuration, settings):
     shape = int(np.ceil(height / settings["pixel_A"])), int(np.ceil(width / settings["pixel_A"]))
     options = {key: settings[key] for key in ("sampling_A", "slice_A")}
     options |= {"configurations": [configuration], "seed": settings["seed"] + number, "progress": False}
+    options |= {"k_point": k_point}
     found = multislice_images(
         crystal, Microscope(**RESIDUAL, **tilt), [depth], scan_positions(crystal, shape), **options
     )
@@ -271,7 +277,8 @@ def main():
     settings = {"thickness_A": given.thickness_A, "sampling_A": SAMPLING_A, "slice_A": SLICE_A, "pixel_A": PIXEL_A}
     settings |= {"seed": given.seed}
     leans = (0.0, LEAN_MRAD)
-    tasks = [(name, lean, n, settings) for n in range(given.configurations) for name in RECIPES for lean in leans]
+    points = fibonacci_points(given.configurations).tolist()
+    tasks = [(name, lean, n, k, settings) for n, k in enumerate(points) for name in RECIPES for lean in leans]
     images = run_structures(twin_image, tasks, given.scheduler, project_root() / "build" / "twins")
     for name in RECIPES:
         samples = [
