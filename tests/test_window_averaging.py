@@ -1,9 +1,10 @@
 """Windows that show the same are averaged, others are not, and noise falls by what the numbers say."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from unitcell.networks.tilt_network import load_network
-from unitcell.tilts.inference import infer_tilts, simulated_control
+from unitcell.tilts.inference import _kept_variance, infer_tilts, simulated_control
 from unitcell.tilts.window_averaging import REACH_CELLS, WindowStore, alike
 
 ROWS, COLS, K, SHAPE = 12, 24, 8, (10, 14)
@@ -75,7 +76,7 @@ def test_a_window_without_neighbours_stays_as_it_is(basis):
     assert number == pytest.approx([1])
 
 
-def test_tilts_of_a_noisy_crystal_scatter_less_within_intervals_as_wide():
+def test_tilts_of_a_noisy_crystal_scatter_less_within_narrower_intervals():
     network = load_network()
     image = simulated_control(network.card, field_A=36.0, pixel_size_A=0.12, dose=2e4)
     averaged, alone = (infer_tilts(image, network, averaged=each).dropna() for each in (True, False))
@@ -85,5 +86,25 @@ def test_tilts_of_a_noisy_crystal_scatter_less_within_intervals_as_wide():
     for name in ("v", "u", "gamma"):
         np.testing.assert_allclose(averaged[f"{name}_own_deg"], alone[f"{name}_deg"], atol=1e-6)
         half = averaged[f"{name}_deg_hi"] - averaged[f"{name}_deg"]
-        np.testing.assert_allclose(half, alone[f"{name}_deg_hi"] - alone[f"{name}_deg"], atol=1e-6)
+        narrower = (half / (alone[f"{name}_deg_hi"] - alone[f"{name}_deg"])) ** 2
+        shares = (1 - narrower) / (1 - 1 / averaged.windows_averaged)  # kept: 1 − r (1 − 1/n), r that of the image
+        assert np.ptp(shares) < 1e-6
+        assert 0.05 < shares.mean() < 0.9
     np.testing.assert_allclose(averaged.ood, alone.ood)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 0.8])
+def test_the_share_of_noise_is_found_from_own_readings_and_averages(share):
+    generator, count, n, sigma = np.random.default_rng(2), 4000, 9.0, 1.5
+    common = generator.normal(size=count) * sigma * np.sqrt(1 - share)
+    of_average = generator.normal(size=count) * sigma * np.sqrt(share / n)
+    rest = generator.normal(size=count) * sigma * np.sqrt(share * (1 - 1 / n))  # of its n windows, one is the own
+    average, own = common + of_average, common + of_average + rest
+    table = pd.DataFrame({"windows_averaged": n, "v_own_deg": 5 + own, "v_deg": 5 + average})
+    table = table.assign(u_own_deg=6.0, u_deg=6.0, gamma_own_deg=5.0, gamma_deg=5.0)
+    half = {name: pd.Series(1.645 * sigma, table.index) for name in ("v", "u", "gamma")}
+    kept = _kept_variance(table, half)
+    assert kept["v"].to_numpy() == pytest.approx(1 - share * (1 - 1 / n), abs=0.04)
+    assert kept["u"].to_numpy() == pytest.approx(1.0)
+    assert np.std(average) == pytest.approx(sigma * np.sqrt(kept["v"][0]), rel=0.1)
+    assert kept["alpha"].to_numpy() == pytest.approx((kept["v"] + kept["u"]) / 2)

@@ -221,6 +221,16 @@ def estimates(mean, variance):
     return centre, spread
 
 
+def doubled_sigma(size, sigma):
+    """Standard deviation of doubled coordinates of some length from that of their tilt: what `estimates` made of it.
+
+    size, sigma : ndarray (n,) [degrees], NaN where they are unknown.
+    """
+    steps = np.concatenate([np.geomspace(1e-3, 1, 40), np.arange(1.05, 40, 0.1)])
+    of_steps = _length_sigma(np.nan_to_num(np.asarray(size, float))[:, None], steps)
+    return np.array([np.interp(one, row, steps) for one, row in zip(sigma, of_steps, strict=True)])
+
+
 def _length_sigma(size, sigma):
     """Standard deviation of `length_of_doubled(size)`, where `size` has `sigma`."""
     return (length_of_doubled(size + sigma) - length_of_doubled(np.maximum(size - sigma, 0))) / 2

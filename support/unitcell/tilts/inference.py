@@ -2,12 +2,14 @@
 
 import numpy as np
 import pandas as pd
-from scipy import ndimage
+from scipy import ndimage, stats
 from tqdm.auto import tqdm
 
 from unitcell.crystals import tilted_perovskite
+from unitcell.crystals.tilt_coordinates import doubled
 from unitcell.errors import InputError
 from unitcell.micrographs.images import StemImage
+from unitcell.networks.tilt_network import doubled_sigma
 from unitcell.registration.lattice import iter_windows, register
 from unitcell.scattering import Microscope, annular_images
 from unitcell.tilts.window_averaging import WindowStore
@@ -16,6 +18,9 @@ TILTS = ("v", "u", "gamma", "alpha", "beta", "alternation")
 ANSWERS = (*(f"{t}_{end}" for t in TILTS for end in ("deg", "deg_lo", "deg_hi")), "ood")
 OWN = ("v", "u", "gamma")  # tabulated as a column's own window alone has them, too
 COLUMNS = ("row", "col", "x_px", "y_px", *ANSWERS, "windows_averaged", *(f"{t}_own_deg" for t in OWN))
+NORMAL_90 = 1.645
+FEWEST_AVERAGED = 1.5  # windows, of which the noise of one is told from that of their average
+MOST_NOISE = 0.9  # of the variance: an average is never surer than by this
 ALIKE = {
     "energy_eV": 0.02,
     "semiangle_mrad": 0.1,
@@ -45,9 +50,9 @@ PATTERN_MEANING = {
 def infer_tilts(image, network, lattice_A=None, seed=0, *, lattice=None, averaged=True, progress=False):
     """Octahedral tilts at every B column of an ABF image.
 
-    Each window is averaged with those around it that show the same (`tilts.window_averaging`). Intervals keep the
-    width that the network states for the column's own window: averaging takes noise away, but not what a network gets
-    wrong alike in all of them.
+    Each window is averaged with those around it that show the same (`tilts.window_averaging`). Averaging takes noise
+    away, but not what a network gets wrong alike in all of them, so intervals of averages are those of single windows
+    without the noise: its share is measured in the image, by how far single windows are read from their averages.
 
     Parameters
     ----------
@@ -115,7 +120,7 @@ def _answers(network, windows, seed):
 
 
 def _read_averages(table, network, store, seed, bar):
-    """Put what the network says of averaged windows into the table, in place; widths of intervals and ood stay."""
+    """Put what the network says of averaged windows into the table, in place; ood stays that of single windows."""
     answers, numbers = [], []
     for windows, number in store.averages(table.row, table.col):
         answers.append(_answers(network, windows, seed))
@@ -123,12 +128,40 @@ def _read_averages(table, network, store, seed, bar):
         bar.update(len(windows))
     centres = pd.DataFrame(np.concatenate(answers), table.index, ANSWERS)
     table["windows_averaged"] = np.concatenate(numbers)
+    half = {name: table[f"{name}_deg_hi"] - table[f"{name}_deg"] for name in TILTS}
+    table[[f"{name}_deg" for name in TILTS]] = centres[[f"{name}_deg" for name in TILTS]]
+    kept = _kept_variance(table, half)
     for name in TILTS:
-        half = table[f"{name}_deg_hi"] - table[f"{name}_deg"]
         least = 0.0 if name in ("gamma", "alternation") else -np.inf  # as in `TiltEnsemble.predict`
-        table[f"{name}_deg"] = centres[f"{name}_deg"]
-        table[f"{name}_deg_lo"] = (centres[f"{name}_deg"] - half).clip(lower=least)
-        table[f"{name}_deg_hi"] = centres[f"{name}_deg"] + half
+        reach = half[name] * np.sqrt(kept[name])
+        table[f"{name}_deg_lo"] = (table[f"{name}_deg"] - reach).clip(lower=least)
+        table[f"{name}_deg_hi"] = table[f"{name}_deg"] + reach
+
+
+def _kept_variance(table, half):
+    """Share of the variance of single windows that averages keep, by coordinate: 1 − r (1 − 1/n).
+
+    r, the share of noise, is the median squared distance of single windows from their averages over what the stated
+    variance would make it, of v, and of (u, γ) in doubled coordinates. Half widths `half` are those of single windows.
+    """
+    n = table.windows_averaged
+    of_v = _noise_share((table.v_own_deg - table.v_deg) ** 2, half["v"] / NORMAL_90, n, 1)
+    one, mean = (doubled(table[f"u_{end}"], table[f"gamma_{end}"]) for end in ("own_deg", "deg"))
+    apart = sum((a - b) ** 2 for a, b in zip(one, mean, strict=True))
+    sigma = doubled_sigma(np.hypot(*one), half["u"] / NORMAL_90)
+    of_pair = _noise_share(apart, sigma, n, 2)
+    v, pair = (1 - share * (1 - 1 / n) for share in (of_v, of_pair))
+    both = (v * half["v"] ** 2 + pair * half["u"] ** 2) / (half["v"] ** 2 + half["u"] ** 2)
+    return {"v": v, "u": pair, "gamma": pair, "alpha": both, "beta": both, "alternation": 1.0}
+
+
+def _noise_share(squares, sigma, number, dimensions):
+    """Share of noise in the variance sigma²; 0 where nothing was averaged."""
+    many = (number > FEWEST_AVERAGED).to_numpy()
+    if not many.any():
+        return 0.0
+    ratio = np.median((squares / sigma**2 / (1 - 1 / number))[many])
+    return float(np.clip(ratio / stats.chi2.median(dimensions), 0, MOST_NOISE))
 
 
 def disagreements(image, card):

@@ -21,8 +21,9 @@ import numpy as np
 import pandas as pd
 from scipy import sparse, stats
 
-from unitcell.crystals.tilt_coordinates import doubled, length_of_doubled, to_projection
+from unitcell.crystals.tilt_coordinates import doubled, to_projection
 from unitcell.errors import InputError
+from unitcell.networks.tilt_network import doubled_sigma
 
 READ = ("v", "u", "gamma", "alternation")
 SMALLEST_DEG, LARGEST_DEG = 2.0, 12.5  # of an octahedron's tilt about one axis, where it tilts
@@ -105,8 +106,9 @@ def on_lattice(tilts):
     Parameters
     ----------
     tilts : pandas.DataFrame
-        row, col, and v, u, gamma, alternation as `_deg` and `_deg_hi`, the intervals those of single windows; and
-        `windows_averaged`, of how many each is the mean, 1 where it is not there.
+        row, col, and v, u, gamma, alternation as `_deg` and `_deg_hi`; and `windows_averaged`, of how many each is the
+        mean, 1 where it is not there: those of single windows are taken to be wider by 1/√(c + (1 − c)/n),
+        c = `COMMON`.
 
     Returns
     -------
@@ -142,28 +144,17 @@ def on_lattice(tilts):
     maps = {"read": np.zeros(shape, bool)}
     maps["read"][places] = read
     values = dict(zip(READ, numbers[:, ::2].T, strict=True))
-    spread = dict(zip(READ, (numbers[:, 1::2] - numbers[:, ::2]).T / stats.norm.ppf(0.95), strict=True))
+    averaged = tilts.get("windows_averaged", pd.Series(1.0, tilts.index)).fillna(1).to_numpy(float)
+    single = stats.norm.ppf(0.95) * np.sqrt(COMMON + (1 - COMMON) / averaged)
+    spread = dict(zip(READ, (numbers[:, 1::2] - numbers[:, ::2]).T / single, strict=True))
     length = np.hypot(*doubled(values["u"], values["gamma"]))
     spread["pair"] = doubled_sigma(length, np.hypot(spread.pop("u"), spread.pop("gamma")) / np.sqrt(2))
     spread = {f"sigma_{name}": np.maximum(sigma, LEAST_SIGMA_DEG) for name, sigma in spread.items()}
-    averaged = tilts.get("windows_averaged", pd.Series(1.0, tilts.index)).fillna(1).to_numpy(float)
     own = {"own": np.minimum(1, AVERAGES_APART / averaged)}
     for name, each in (values | spread | own).items():
         maps[name] = np.full(shape, np.nan)
         maps[name][places] = np.where(read, each, np.nan)
     return maps, places
-
-
-def doubled_sigma(length, sigma):
-    """Standard deviation of doubled coordinates of some length, whose tilt has `sigma`: the inverse of a network's.
-
-    `unitcell.networks.tilt_network.estimates` states that of a tilt as a difference over ± that of its doubled
-    coordinates.
-    """
-    steps = np.concatenate([np.geomspace(1e-3, 1, 40), np.arange(1.05, 40, 0.1)])
-    known = np.nan_to_num(np.asarray(length, float)).reshape(-1, 1)
-    tilts = (length_of_doubled(known + steps) - length_of_doubled(np.maximum(known - steps, 0))) / 2
-    return np.array([np.interp(one, row, steps) for one, row in zip(sigma, tilts, strict=True)])
 
 
 def parity(shape, along_x, along_y):
