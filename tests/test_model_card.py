@@ -40,12 +40,13 @@ def test_committed_networks_say_what_they_are(name, microscope, material):
 
 def test_ablations_table_is_that_of_the_benchmark():
     table = load_table(fetch("ablations"), ["network", "sharp_v", "distorted_gamma"]).set_index("network")
-    assert len(table) == 12
+    assert len(table) == 13
     compact = table.loc["compact network"]
-    assert compact.parameters == 1_505_672
+    assert compact.parameters == 1_593_036
     # Signs that the image does not have are answered with zero: u and γ cannot be better than their own spread.
-    assert table.loc["regresses signs", "sharp_gamma"] > 2 * compact.sharp_gamma
+    assert table.loc["fully connected, regresses signs", "sharp_gamma"] > 2 * compact.sharp_gamma
     assert compact.distorted_v < table.loc["without source size", "distorted_v"]
+    assert compact.sharp_v < 0.9 * table.loc["without equal views (fully connected)", "sharp_v"]
 
 
 def test_leaning_truth_is_made_by_its_command():
