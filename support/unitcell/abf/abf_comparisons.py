@@ -8,6 +8,7 @@ import xarray as xr
 
 from unitcell.abf.simulation import CELL_SHAPE
 from unitcell.crystals import beam_periods, tilted_perovskite
+from unitcell.errors import InputError
 from unitcell.scattering import Microscope, annular_images, frozen_phonon_images
 from unitcell.scattering.beams import fibonacci_points
 from unitcell.scattering.bloch import EXCITATION_PER_A
@@ -118,13 +119,15 @@ def repeat_truth(member, configurations, vibrations):
     member : xarray.Dataset
         One structure of the manifest's `phonon_truth`.
     configurations : int
-        Random crystals, a multiple of 8: two or more at each k-point, whose spread is the noise.
+        Random crystals, a multiple of 8 k-points: two or more at each, whose spread is the noise.
     vibrations : unitcell.scattering.Vibrations
 
     Returns
     -------
     Pair
     """
+    if configurations < 16:
+        raise InputError(f"{configurations} configurations leave no spread at each of 8 k-points: give 16 or more.")
     named = {name: member[name].item() for name in ("alpha", "beta", "gamma", "signs", "a_site", "b_site")}
     lengths = tuple(member[f"a_{axis}"].item() for axis in "xyz")
     shift = (member["antipolar"].item(), member["alternating"].item())
