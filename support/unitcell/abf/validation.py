@@ -116,7 +116,7 @@ def main():
     given = parser.parse_args()
     folder = Path(given.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"{index:02d}.nc" for index in range(len(structures()))]
+    files = [folder / f"{index:02d}_{given.configurations}.nc" for index in range(len(structures()))]
     for index, keywords in enumerate(tqdm(structures(), desc="structures")):
         if not files[index].is_file():
             save_dataset(validation_image(keywords, SEED + index, given.configurations), files[index])

@@ -18,7 +18,6 @@ TILTS = ("v", "u", "gamma", "alpha", "beta", "alternation")
 ANSWERS = (*(f"{t}_{end}" for t in TILTS for end in ("deg", "deg_lo", "deg_hi")), "ood")
 OWN = ("v", "u", "gamma")  # tabulated as a column's own window alone has them, too
 COLUMNS = ("row", "col", "x_px", "y_px", *ANSWERS, "windows_averaged", *(f"{t}_own_deg" for t in OWN))
-NORMAL_90 = 1.645
 FEWEST_AVERAGED = 1.5  # windows, of which the noise of one is told from that of their average
 MOST_NOISE = 0.9  # of the variance: an average is never surer than by this
 ALIKE = {
@@ -144,11 +143,11 @@ def _kept_variance(table, half):
     r, the share of noise, is the median squared distance of single windows from their averages over what the stated
     variance would make it, of v, and of (u, γ) in doubled coordinates. Half widths `half` are those of single windows.
     """
-    n = table.windows_averaged
-    of_v = _noise_share((table.v_own_deg - table.v_deg) ** 2, half["v"] / NORMAL_90, n, 1)
+    n, to_sigma = table.windows_averaged, 1 / stats.norm.ppf(0.95)
+    of_v = _noise_share((table.v_own_deg - table.v_deg) ** 2, half["v"] * to_sigma, n, 1)
     one, mean = (doubled(table[f"u_{end}"], table[f"gamma_{end}"]) for end in ("own_deg", "deg"))
     apart = sum((a - b) ** 2 for a, b in zip(one, mean, strict=True))
-    sigma = doubled_sigma(np.hypot(*one), half["u"] / NORMAL_90)
+    sigma = doubled_sigma(np.hypot(*one), half["u"] * to_sigma)
     of_pair = _noise_share(apart, sigma, n, 2)
     v, pair = (1 - share * (1 - 1 / n) for share in (of_v, of_pair))
     both = (v * half["v"] ** 2 + pair * half["u"] ** 2) / (half["v"] ** 2 + half["u"] ** 2)
