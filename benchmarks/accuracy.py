@@ -10,8 +10,8 @@ Windows are registered, distorted a little and counted; "sharp" ones have noise 
   material, sharp
 * `crlb_ratio_1e4`, `crlb_ratio_1e5`: rms error over the Cramér–Rao bound, median over states and v, u, γ; neither knows
   thickness, defocus and crystal tilt
-* `member_ratio`: largest ratio of one member's error to the ensemble's, over members (each trained by the default
-  recipe) and v, u, γ, for abTEM's SrTiO3 as above
+* `member_ratio`: largest ratio of one member's error to the ensemble's, over members and v, u, γ, for abTEM's SrTiO3 as
+  above; of a member trained from nothing `benchmarks/member.py` says it
 * `alternating_deg`, `uniform_deg`: median predicted alternation of abTEM's SrTiO3 with and without '+' about a or b
 """
 
@@ -27,10 +27,9 @@ from unitcell.crystals import tilted_perovskite
 from unitcell.crystals.tilt_coordinates import to_pseudocubic
 from unitcell.data import fetch
 from unitcell.networks.tilt_network import TiltEnsemble, errors, estimates, load_network
-from unitcell.networks.training_library import Specimens
 from unitcell.networks.training_windows import record
 from unitcell.networks.truth_windows import BLURRED, NAMES, SHARP, score_truth, true_images
-from unitcell.scattering import Microscope, annular_images
+from unitcell.scattering import Microscope, thermal_images
 from unitcell.scattering.beams import fibonacci_points
 from unitcell.surrogates.information import bounds_table
 
@@ -105,10 +104,9 @@ def spread(network, state, dose, seed):
 
 
 def perfect_windows(state, dose, generator):
-    """Windows of SrTiO3 at 200 Å with nothing but noise; damped, as frozen phonons are and training images were."""
+    """Windows of SrTiO3 at 200 Å with nothing but noise; thermal, as training images were."""
     crystal = tilted_perovskite(*to_pseudocubic(*state))
-    damped = {"absorption": np.mean(Specimens().lost), "mixing": False}
-    cell = annular_images(crystal, Microscope(), [200.0], CELL_SHAPE, k_points=fibonacci_points(5), **damped).float()
+    cell = thermal_images(crystal, Microscope(), [200.0], CELL_SHAPE, k_points=fibonacci_points(5)).float()
     still = replace(SHARP, magnification=0.0, shear=0.0, rotation_deg=0.0, offset_A=0.0, jitter_A=0.0)
     return record(cell.repeat(WINDOWS, 1, 1), 3.905, replace(still, dose=(dose, dose)), generator)
 

@@ -31,7 +31,7 @@ def test_committed_networks_say_what_they_are(name, microscope, material):
     assert "common sign" in card["limits"]
     assert len(card["training images, SHA-256"]) == 64
     for coordinate in ("v", "u", "gamma"):
-        # Frozen phonons widen intervals, those of v above all; these test windows are of damped elastic images.
+        # Frozen phonons widen intervals, those of v above all; these test windows have no sampling noise.
         assert 0.88 < network.card["test"][f"coverage_{coordinate}"] < 0.985
     assert max(network.card["widening"]["v"]["ratio"]) > 1.2
     assert "limits" in card_table(network).to_html()

@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 from unitcell.abf.crosscheck import abtem_image, abtem_images
 from unitcell.crystals import tilted_perovskite, tilted_positions
 from unitcell.scattering import Microscope, annular_images, bloch
-from unitcell.scattering.bloch import BlochMatrices, evolved
+from unitcell.scattering.bloch import BlochMatrices, absorbed, evolved
 from unitcell.scattering.potential import Atomic, absorptive_factor, scattering_factor
 
 MICROSCOPE = Microscope()
@@ -300,7 +300,7 @@ def test_gradients_see_symmetry_break(tilted):
 
 
 @pytest.mark.usefixtures("_no_weak_beams")
-def test_absorption_to_first_order_is_nearly_exact(odd):
+def test_absorption_is_that_of_plain_propagation(odd):
     b_A2, scope = {"Sr": 0.6, "O": 0.7}, Microscope(inner_mrad=0, outer_mrad=40)
     factor = absorptive_factor(MICROSCOPE.interaction)
 
@@ -319,18 +319,22 @@ def test_absorption_to_first_order_is_nearly_exact(odd):
     assert ours == pytest.approx(truth, abs=0.03 * float(1 - truth.min()))
 
 
-def test_absorption_without_mixing_takes_as_much_away(tilted):
-    depths, options = [40.0, 200.0], {"excitation_per_A": 0.0, "cutoff_mrad": 50.0}
-    elastic, mixed, damped = (
-        images(tilted, depths, absorption=share, mixing=mixing, **options)
-        for share, mixing in ((0.0, True), (0.6, True), (0.6, False))
-    )
-    lost = (elastic - mixed).mean((1, 2))
-    assert (lost > 0.005).all()
-    assert (elastic - damped).mean((1, 2)).numpy() == pytest.approx(lost.numpy(), rel=0.1)
-    assert largest(damped - mixed) < 0.3 * largest(elastic - mixed)
-    half = (elastic - images(tilted, depths, absorption=0.3, **options)).mean((1, 2))
-    assert (lost / half).numpy() == pytest.approx(np.full(2, 2.0), rel=0.1)
+def test_absorption_follows_the_mixing_of_bloch_waves(tilted):
+    atomic = Atomic.of(tilted, True, None, None, "cpu")
+    matrices = BlochMatrices(atomic, MICROSCOPE, 40, 0.0, True, torch.zeros(2), torch.float64)
+    (((strong, weak), *_), *_) = matrices.groups(np.zeros(2), 30.0)
+    values, vectors = torch.linalg.eigh(matrices.matrix(strong, weak, np.zeros(2)))
+    losses, everything = matrices.losses(strong, vectors), np.arange(len(strong))
+    depths = torch.tensor([350.0, 30.0, 130.0, 230.0])  # of equal and unequal steps, in any order
+    found = absorbed(values, vectors, losses, depths, everything, everything[:20])[0]
+    generator, basis = (1j * torch.diag(values[0]) - losses[0]).to(torch.complex128), vectors[0].to(torch.complex128)
+    for wave, depth in zip(found, depths.tolist(), strict=True):
+        exact = basis @ torch.linalg.matrix_exp(generator * depth) @ basis.mH[:, :20]
+        assert 1 - float(exact.abs().square().sum(0).mean()) > 1e-4 * depth
+        assert largest(wave - exact) < 3e-4
+    damped = torch.diag_embed(losses.diagonal(dim1=-2, dim2=-1))
+    unmixed = absorbed(values, vectors, damped, depths, everything, everything[:20])[0]
+    assert largest(unmixed - found) > 0.015
 
 
 def test_absorptive_factor_is_what_displacements_take_away():

@@ -16,7 +16,8 @@ from unitcell.networks.training_library import (
     specimen_images,
     turned,
 )
-from unitcell.scattering import Microscope, annular_images
+from unitcell.scattering import Microscope, annular_images, thermal_images
+from unitcell.scattering.thermal import RETURNED
 
 PERFECT = Microscope()
 
@@ -100,7 +101,7 @@ def test_tilts_that_alternate_along_the_beam_are_seen_as_their_mean():
 def plain_images(signs, tilts, k_shift=(0.0, 0.0)):
     """Training images of SrTiO3 at 150 Å by a perfect microscope."""
     crystal = {"material": ("Sr", "Ti", 3.905), "signs": signs, "tilts": np.array(tilts), "a_shift": (0.0, 0.0)}
-    perfect = {"microscope": {}, "k_shift": k_shift, "depths": [150.0], "lost": 0.0}
+    perfect = {"microscope": {}, "k_shift": k_shift, "depths": [150.0], "strain": np.zeros(3), "returned": RETURNED}
     return specimen_images(Specimens().draw(1, 0)[0] | crystal | perfect, PERFECT.as_attributes())
 
 
@@ -151,7 +152,7 @@ def test_registration_leaves_a_cell_whose_b_column_is_lighter_than_its_oxygens()
 def test_few_k_points_at_random_err_little_and_not_alike():
     tilts = (6.7, -8.4, -1.7)
     options = {"cutoff_mrad": 50, "k_points": (5, 4), "excitation_per_A": 0}
-    fine = registered(annular_images(tilted_perovskite(*tilts), PERFECT, [150.0], CELL_SHAPE, **options)).numpy()[0]
+    fine = registered(thermal_images(tilted_perovskite(*tilts), PERFECT, [150.0], CELL_SHAPE, **options)).numpy()[0]
     shifts = np.random.default_rng(0).random((8, 2))
     wrong = [plain_images("---", tilts, shift)[0] - fine for shift in shifts]
     each = np.sqrt(np.mean(np.square(wrong), axis=(1, 2))) / fine.std()

@@ -9,7 +9,7 @@ import xarray as xr
 from unitcell.abf.simulation import CELL_SHAPE
 from unitcell.crystals import beam_periods, tilted_perovskite
 from unitcell.errors import InputError
-from unitcell.scattering import Microscope, annular_images, frozen_phonon_images
+from unitcell.scattering import Microscope, annular_images, frozen_phonon_images, thermal_images
 from unitcell.scattering.beams import fibonacci_points
 from unitcell.scattering.bloch import EXCITATION_PER_A
 from unitcell.scattering.convergence import CHECK_SHAPE, relative_rms
@@ -128,21 +128,42 @@ def repeat_truth(member, configurations, vibrations):
     """
     if configurations < 16:
         raise InputError(f"{configurations} configurations leave no spread at each of 8 k-points: give 16 or more.")
-    named = {name: member[name].item() for name in ("alpha", "beta", "gamma", "signs", "a_site", "b_site")}
-    lengths = tuple(member[f"a_{axis}"].item() for axis in "xyz")
-    shift = (member["antipolar"].item(), member["alternating"].item())
-    crystal = tilted_perovskite(**named, lattice_A=lengths, a_shift=shift)
-    microscope, depth_A = Microscope.from_attributes(member.attrs), member["depth"].values
-    across = beam_periods(named["signs"])  # a doubled cell, of which the truth holds the first half
-    shape, k_points = (CELL_SHAPE[0], CELL_SHAPE[1] * across), fibonacci_points(8)
+    crystal, microscope, shape = _of_truth(member)
+    depth_A, k_points = member["depth"].values, fibonacci_points(8)
     images = frozen_phonon_images(crystal, microscope, depth_A, shape, configurations, vibrations, k_points=k_points)
     images = images[..., : CELL_SHAPE[1]]
     at_k = images.unflatten(0, (-1, len(k_points)))  # configurations take turns at the k-points
     error = (at_k.var(dim=0).mean(dim=0) / configurations).sqrt().numpy()
     noise = np.hypot(error, member["standard_error"].values)
-    name = f"{named['a_site']}{named['b_site']}O₃ ({named['signs'].replace('-', '−')})"
-    pixel_A = np.sqrt(2) * lengths[0] / CELL_SHAPE[1]
-    return Pair(name, depth_A, pixel_A, member["abf"].values, images.mean(dim=0).numpy(), noise)
+    return _pair(member, images.mean(dim=0).numpy(), noise)
+
+
+def unsampled_truth(member):
+    """The same structure without random crystals: "elastic" and "thermal" images as `Pair`s in a dictionary."""
+    crystal, microscope, shape = _of_truth(member)
+    options = {"k_points": fibonacci_points(8), "excitation_per_A": 0.0, "cutoff_mrad": 50.0}
+    given = crystal, microscope, member["depth"].values, shape
+    images = {"elastic": annular_images(*given, **options), "thermal": thermal_images(*given, **options)}
+    noise = member["standard_error"].values
+    return {name: _pair(member, image[..., : CELL_SHAPE[1]].numpy(), noise) for name, image in images.items()}
+
+
+def _of_truth(member):
+    """Crystal, microscope and image shape of a structure of `phonon_truth`, which holds the cell's first √2·a."""
+    named = {name: member[name].item() for name in ("alpha", "beta", "gamma", "signs", "a_site", "b_site")}
+    lengths = tuple(member[f"a_{axis}"].item() for axis in "xyz")
+    shift = (member["antipolar"].item(), member["alternating"].item())
+    crystal = tilted_perovskite(**named, lattice_A=lengths, a_shift=shift)
+    shape = (CELL_SHAPE[0], CELL_SHAPE[1] * beam_periods(named["signs"]))
+    return crystal, Microscope.from_attributes(member.attrs), shape
+
+
+def _pair(member, images, noise):
+    """Images of a structure of `phonon_truth` beside abTEM's."""
+    a_site, b_site, signs = (member[name].item() for name in ("a_site", "b_site", "signs"))
+    name = f"{a_site}{b_site}O₃ ({signs.replace('-', '−')})"
+    pixel_A = np.sqrt(2) * member["a_x"].item() / CELL_SHAPE[1]
+    return Pair(name, member["depth"].values, pixel_A, member["abf"].values, images, noise)
 
 
 def departures(images):

@@ -4,6 +4,7 @@
 """
 
 import argparse
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
@@ -27,7 +28,7 @@ def specimens(count, lean_mrad, seed):
     found = []
     for number, material in enumerate(MATERIALS[:5]):
         ranges = Specimens(materials=(material,), alternating=0.0, tilt_deg=10.0, crystal_tilt_mrad=lean_mrad)
-        found += ranges.draw(count, 100 * seed + number)
+        found += replace(ranges, a_shift=(0.11, 0.0), strain=0.0).draw(count, 100 * seed + number)
     for specimen in found:
         lens = specimen["microscope"]
         factor = np.sqrt(lean_mrad / np.hypot(*_lean(specimen).values()))

@@ -2,7 +2,7 @@
 
 A file seldom says all of it, and a tilt network answers for its own microscope only: a narrower aperture or another
 detector changes columns as a tilt does. Where the crystal is known and not tilted, the mean window m of its image is
-simulated (damped Bloch waves) and compared,
+simulated (thermal images) and compared,
 
     cost = mean (w − m)² + c² Σ_k (x_k / s_k)²,   w and m with zero mean and unit variance,      (1)
 
@@ -26,6 +26,7 @@ from unitcell.networks.training_library import Specimens, specimen_images
 from unitcell.networks.training_windows import WINDOW_SHAPE, refine, sample_periodic, standardise
 from unitcell.registration.lattice import extract_windows, register
 from unitcell.scattering import Microscope
+from unitcell.scattering.thermal import RETURNED
 
 # Step, least and largest value, and usual size (0: no opinion) of what is searched. An aberration or tilt with a
 # direction has two components.
@@ -214,9 +215,10 @@ def _cell(values, material, energy_eV):
     }  # fmt: skip
     same = ("defocus_A", "spherical_A", "crystal_tilt_x_mrad", "crystal_tilt_y_mrad")
     specimen = {
-        "material": material, "signs": "---", "tilts": np.zeros(3), "a_shift": (0.0, 0.0), "k_shift": K_SHIFT,
+        "material": material, "signs": "---", "tilts": np.zeros(3), "a_shift": (0.0, 0.0), "strain": np.zeros(3),
         "microscope": lens | {name: values[name] for name in same}, "depths": np.array([values["thickness_A"]]),
-        "lost": 0.55, "apertures": (1.0, 1.0, 1.0), "vibration": np.exp(values["log_vibration"]),
+        "k_shift": K_SHIFT, "returned": RETURNED, "apertures": (1.0, 1.0, 1.0),
+        "vibration": np.exp(values["log_vibration"]),
     }  # fmt: skip
     inner = min(values["inner_mrad"], 0.85 * values["outer_mrad"])
     angles = {"semiangle_mrad": values["semiangle_mrad"], "inner_mrad": inner, "outer_mrad": values["outer_mrad"]}

@@ -1,15 +1,18 @@
 """The card of a network: what it was trained on and how, how well it read specimens it never saw, what it cannot do."""
 
+import numpy as np
 import pandas as pd
 
 LIMITS = (
     "reads perovskites along [110] only",
     "(u, γ) up to a common sign",
     "u and γ as if the pattern were uniform along the beam, unless an alternation stands out",
-    "its training images have thermal scattering's loss, not the electrons it brings to other places",
     "amorphous layers and mosaic are not in its training images",
     "ood need not notice a lens or a material that looks ordinary",
 )
+# Of training images whose specimens say how much of what heat scatters returns to the detector, and of older ones.
+RETURNED = "what heat scatters returns to the detector of its training images by one share for all columns and depths"
+NOT_RETURNED = "its training images have thermal scattering's loss, not the electrons it brings to other places"
 
 
 def model_card(ensemble):
@@ -40,7 +43,8 @@ def model_card(ensemble):
         rows["command"] = card["command"]
     if "cells_sha256" in card:
         rows["training images, SHA-256"] = card["cells_sha256"]
-    return rows | {"limits": "; ".join(LIMITS)}
+    heat = RETURNED if "returned" in card.get("specimens", {}) else NOT_RETURNED
+    return rows | {"limits": "; ".join((*LIMITS, heat))}
 
 
 def card_table(ensemble):
@@ -67,7 +71,7 @@ def _training(card):
         rows["materials"] = ", ".join(f"{a}{b}O3 ({lattice:g} Å)" for a, b, lattice in seen["materials"])
         rows["specimens"] = (
             f"tilts ±{seen['tilt_deg']:g}°, crystal tilt ≤ {seen['crystal_tilt_mrad']:g} mrad, "
-            f"{seen['thickness_A'][0]:g} to {seen['thickness_A'][1]:g} Å, A shifts ≤ {seen['a_shift']:g} a, "
+            f"{seen['thickness_A'][0]:g} to {seen['thickness_A'][1]:g} Å, A shifts ≤ {np.max(seen['a_shift']):g} a, "
             f"{seen['alternating']:.0%} with '+' about a or b"
         )
     if "conditions" in card:
@@ -80,6 +84,8 @@ def _training(card):
     if "structures" in card.get("recipe", {}):
         recipe = card["recipe"]
         start = ", from the committed networks" if recipe.get("fine_tune") else ""
+        if "started_from_sha256" in card:
+            start += f" whose SHA-256 is {card['started_from_sha256']}"
         rows["recipe"] = (
             f"{recipe['structures']:,} structures, {recipe['windows']:,} windows in batches of {recipe['batch']}, "
             f"learning rate {recipe['learning_rate']:g}, seed {recipe['seed']}{start}"

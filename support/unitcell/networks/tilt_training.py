@@ -169,8 +169,8 @@ def calibrate(ensemble, windows, projection, coverage=0.9):
 def widening(ensemble, windows, projection):
     """By how much intervals must grow to hold the truth of other windows as often, given their stated σ.
 
-    Calibration images are what a network was trained on: with part of what heat does. Windows of frozen phonons say
-    what the rest costs.
+    Calibration images are what a network was trained on: random crystals on average. Windows of frozen phonons say
+    what it costs that a crystal is one of them.
 
     Returns
     -------

@@ -15,7 +15,7 @@ from unitcell.campaign import run_structures
 from unitcell.crystals import beam_periods, tilted_perovskite
 from unitcell.crystals.tilt_coordinates import to_projection
 from unitcell.errors import InputError
-from unitcell.scattering import Microscope, annular_images
+from unitcell.scattering import Microscope, thermal_images
 from unitcell.scattering.beams import fibonacci_points
 from unitcell.scattering.debye_waller import b_factors
 
@@ -49,16 +49,18 @@ class Specimens:
     tilt_deg, untilted, equal : float
         Each of α, β, γ is uniform in ±tilt_deg [degrees], and zero with the probability `untilted`; β is ±α with the
         probability `equal`, as in most perovskites.
-    a_shift : float
-        Largest antipolar A displacement where the pattern has one '+' and all angles tilt [lattice parameters].
+    a_shift : (float, float)
+        Largest displacements of A, antipolar and alternating, where the pattern has one '+' and all angles tilt
+        [lattice parameters].
+    strain : float
+        Largest strain along each of the image's axes and the beam: films are strained, few perovskites are cubic.
     crystal_tilt_mrad : float
         Largest tilt of the zone axis, its size and direction uniform [mrad]. (Uniform in a disc, upright crystals
         would be rare, and read as if they leant.)
     defocus_A, astigmatism_A, coma_A, spherical_A : float
         Standard deviations of the aberrations [Å].
-    lost : (float, float)
-        Range of the share of thermally scattered electrons that miss the detector: the images of frozen phonons are
-        between those of 0.5 and 0.65.
+    returned : (float, float)
+        Range of the share of thermally scattered electrons that reach the detector, see `thermal_images`.
     strange : float
         Probability of a stranger: a crystal of random cations and lattice parameter, whose vibrations and whose
         microscope's apertures are not those that are stated.
@@ -76,13 +78,14 @@ class Specimens:
     tilt_deg: float = 12.5
     untilted: float = 0.2
     equal: float = 0.3
-    a_shift: float = 0.11
+    a_shift: tuple = (0.11, 0.025)
+    strain: float = 0.03
     crystal_tilt_mrad: float = 5.0
     defocus_A: float = 12.0
     astigmatism_A: float = 6.0
     coma_A: float = 120.0
     spherical_A: float = 4e3
-    lost: tuple = (0.3, 0.8)
+    returned: tuple = (0.08, 0.28)
     strange: float = 0.0
     apertures: float = 0.08
     vibrations: float = 1.5
@@ -92,14 +95,20 @@ class Specimens:
     def draw(self, count, seed):
         """`count` specimens: list of dict.
 
-        With material, signs, tilts [degrees], a_shift, microscope, k_shift, depths [Å], lost, apertures (factors on
-        semi-angle, inner and outer angle) and vibration (a factor).
+        With material, signs, tilts [degrees], a_shift, strain, microscope, k_shift, depths [Å], returned, apertures
+        (factors on semi-angle, inner and outer angle) and vibration (a factor).
         """
         generator, apart = np.random.default_rng(seed), np.random.default_rng((seed, 1))
-        return [self._draw_one(generator) | self._draw_loss(apart) for _ in range(count)]
+        return [self._draw_rest(self._draw_one(generator), apart) for _ in range(count)]
 
-    def _draw_loss(self, generator):
-        found = {"lost": float(generator.uniform(*self.lost)), "apertures": (1.0, 1.0, 1.0), "vibration": 1.0}
+    def _draw_rest(self, specimen, generator):
+        """The specimen with what has a generator of its own: whoever switches it off draws the same crystals."""
+        antipolar, _ = specimen["a_shift"]
+        found = specimen | {
+            "returned": float(generator.uniform(*self.returned)), "strain": self.strain * generator.uniform(-1, 1, 3),
+            "a_shift": (antipolar, generator.uniform(0, self.a_shift[1]) * (antipolar > 0)),
+            "apertures": (1.0, 1.0, 1.0), "vibration": 1.0,
+        }  # fmt: skip
         if not (self.strange and generator.random() < self.strange):
             return found
         a_site, b_site = str(generator.choice(STRANGE_A)), str(generator.choice(STRANGE_B))
@@ -133,7 +142,7 @@ class Specimens:
         step = (high - low) / self.depths
         return {
             "material": material, "signs": signs, "tilts": tilts,
-            "a_shift": (generator.uniform(0, self.a_shift), 0.0) if shifted else (0.0, 0.0),
+            "a_shift": (generator.uniform(0, self.a_shift[0]), 0.0) if shifted else (0.0, 0.0),
             "microscope": lens, "k_shift": generator.random(2),
             "depths": low + step * (np.arange(self.depths) + generator.random()),
         }  # fmt: skip
@@ -253,8 +262,9 @@ def simulate_chunk(seed, count, settings):
 def specimen_crystal(specimen):
     """The crystal of one of `Specimens.draw`'s dictionaries: ase.Atoms, see `unitcell.crystals.tilted_perovskite`."""
     a_site, b_site, lattice_A = specimen["material"]
+    lengths_A = tuple(lattice_A * (1 + np.asarray(specimen["strain"])))
     shift = tuple(specimen["a_shift"])
-    return tilted_perovskite(*specimen["tilts"], specimen["signs"], a_site, b_site, lattice_A, a_shift=shift)
+    return tilted_perovskite(*specimen["tilts"], specimen["signs"], a_site, b_site, lengths_A, a_shift=shift)
 
 
 def specimen_images(specimen, microscope):
@@ -264,7 +274,7 @@ def specimen_images(specimen, microscope):
     scope = Microscope(**microscope | apertures | specimen["microscope"])
     wide = beam_periods(specimen["signs"])  # its projection repeats twice in such a cell
     options = {"cutoff_mrad": max(50.0, 1.2 * scope.outer_mrad), "excitation_per_A": 0.0}
-    options |= {"absorption": specimen["lost"], "mixing": False}
+    options |= {"returned": specimen["returned"]}
     factors = b_factors((*specimen["material"][:2], "O"))
     options["debye_waller_A2"] = {symbol: factor * specimen["vibration"] for symbol, factor in factors.items()}
     # Few k-points err by some 3 %; shifted at random they err otherwise in each specimen, and no error is learnt.
@@ -272,7 +282,7 @@ def specimen_images(specimen, microscope):
     options |= {"k_points": (points + 0.5) % 1 - 0.5}
     shape = CELL_SHAPE[0], wide * CELL_SHAPE[1]
     return registered(
-        annular_images(specimen_crystal(specimen), scope, specimen["depths"], shape, **options)[..., : CELL_SHAPE[1]]
+        thermal_images(specimen_crystal(specimen), scope, specimen["depths"], shape, **options)[..., : CELL_SHAPE[1]]
     ).numpy()
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import yaml
 
-from unitcell.artefacts import existing, load_dataset, load_weights, save_weights
+from unitcell.artefacts import existing, load_dataset, load_weights, save_weights, sha256
 from unitcell.data import fetch
 from unitcell.errors import InputError
 from unitcell.networks.tilt_network import ARCHITECTURE, TiltEnsemble, TiltNetwork, load_network
@@ -144,6 +144,8 @@ def train_for(microscope, specimens=None, recipe=None, *, folder, scheduler=None
     members = [trained_member(cells, recipe, index, folder, progress) for index in range(recipe.members)]
     card = cells.settings | {"conditions": CONDITIONS.as_dict(), "recipe": recipe.as_dict()}
     card["cells_sha256"] = hashlib.sha256(cells.images.numpy().tobytes()).hexdigest()
+    if recipe.fine_tune:
+        card["started_from_sha256"] = sha256(fetch("tilt_network"))
     ensemble = TiltEnsemble(members, card)
     generator = torch.Generator().manual_seed(recipe.seed + 10_000)
     familiarise(ensemble, draw_windows(cells, min(recipe.windows, ORDINARY), CONDITIONS, generator)[0])

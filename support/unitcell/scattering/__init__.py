@@ -6,6 +6,7 @@ from unitcell.scattering.convergence import Sampling, choose_sampling
 from unitcell.scattering.microscope import Microscope
 from unitcell.scattering.multislice import MultisliceImages, multislice_images, scan_positions
 from unitcell.scattering.phonons import Vibrations, frozen_phonon_images
+from unitcell.scattering.thermal import thermal_images
 
 __all__ = [
     "Microscope",
@@ -20,4 +21,5 @@ __all__ = [
     "multislice_images",
     "scan_positions",
     "supercell_points",
+    "thermal_images",
 ]

@@ -35,12 +35,14 @@ from unitcell.scattering.probe import ImageSum, complex_of
 CUTOFF_MRAD = 60.0
 EXCITATION_PER_A = 0.025
 WEAK = 1.7  # weak beams reach to so many times the cut-off
+STEP_A = 20.0  # through which absorption is followed at once
+SAME_A = 1e-3  # lengths that differ by less need no other step
 
 
 def annular_images(
     crystal, microscope, thicknesses_A, shape, *, cutoff_mrad=CUTOFF_MRAD, excitation_per_A=None,
-    k_points=(2, 2), fold=True, thermal=True, absorption=0.0, mixing=True, debye_waller_A2=None, detectors_mrad=None,
-    positions=None, crystal_tilt_mrad=None, device="cpu", dtype=torch.float32,
+    k_points=(2, 2), fold=True, thermal=True, absorption=0.0, debye_waller_A2=None, detectors_mrad=None, positions=None,
+    crystal_tilt_mrad=None, device="cpu", dtype=torch.float32,
 ):  # fmt: skip
     """Elastic annular-detector images of one cell at every thickness, for one crystal or a batch.
 
@@ -66,10 +68,8 @@ def annular_images(
     thermal : bool
         Damp the potential by Debye–Waller factors, `debye_waller_A2` or the table of 300 K.
     absorption : float or bool
-        Take away, to first order, this share (True: 1) of the electrons that thermal diffuse scattering takes out of
-        the elastic wave: those that it does not bring to the detector all the same.
-    mixing : bool
-        Let absorption mix Bloch waves as well as damp each of them; without it, absorption costs next to nothing.
+        Take away this share (True: 1) of the electrons that thermal diffuse scattering takes out of the elastic wave.
+        Where they go, `thermal.thermal_images` says.
     detectors_mrad : list of (inner, outer), optional
         Several detectors at once, instead of the microscope's.
     positions : tensor (n, 3) or (batch, n, 3), optional
@@ -97,7 +97,7 @@ def annular_images(
     tilt = crystal_tilt_mrad
     if tilt is None:
         tilt = torch.tensor([microscope.crystal_tilt_x_mrad, microscope.crystal_tilt_y_mrad], dtype=torch.float64)
-    matrices = BlochMatrices(atomic, microscope, cutoff_mrad, excitation_per_A, absorption, tilt, dtype, mixing)
+    matrices = BlochMatrices(atomic, microscope, cutoff_mrad, excitation_per_A, absorption, tilt, dtype)
     batch = (len(atomic.positions), len(detectors), len(thicknesses))
     total = ImageSum(atomic.lengths, microscope, batch, device, dtype)
     upright = not (tilt.requires_grad or bool(tilt.any()))
@@ -119,10 +119,9 @@ class BlochMatrices:
     Parameters are those of `annular_images`; `real` says whether A is real (inversion centre at the origin).
     """
 
-    def __init__(self, atomic, microscope, cutoff_mrad, excitation_per_A, absorption, tilt_mrad, dtype, mixing=True):
+    def __init__(self, atomic, microscope, cutoff_mrad, excitation_per_A, absorption, tilt_mrad, dtype):
         if absorption and (atomic.positions.requires_grad or tilt_mrad.requires_grad):
             raise InputError("Gradients do not pass through the absorptive potential: set absorption=0.")
-        self.mixing = mixing
         self.atomic, self.microscope, self.tilt, self.dtype = atomic, microscope, tilt_mrad, dtype
         self.cutoff_mrad, self.excitation = cutoff_mrad, excitation_per_A
         reach = 2 * np.abs(self._all_beams(np.zeros(2))).max(axis=0) + [2, 2, 0]
@@ -165,9 +164,7 @@ class BlochMatrices:
     def losses(self, beams, vectors):
         """U†LU of the absorptive potential L between Bloch waves [1/Å]: tensor (batch, n, n)."""
         loss = self._gather(self.loss.real if self.real else self.loss, beams, beams).to(vectors.dtype)
-        if self.mixing:
-            return vectors.mH @ loss @ vectors
-        return torch.diag_embed((vectors.conj() * (loss @ vectors)).sum(dim=1))
+        return vectors.mH @ loss @ vectors
 
     def _gather(self, table, rows, columns):
         """(σ/c) V_{g−h} between two sets of beams."""
@@ -209,35 +206,54 @@ class Propagation(torch.autograd.Function):
         return through_matrix.real if real else through_matrix, torch.stack(through_thickness), None, None
 
 
-def evolved(values, vectors, thicknesses, rows, columns, rates=None):
-    """U exp((iΛ − Γ)t) U† [rows, columns] for every thickness: complex tensor (batch, T, rows, columns).
-
-    Γ are the `rates` (batch, n) at which Bloch waves are damped [1/Å]; None: not at all.
-    """
+def evolved(values, vectors, thicknesses, rows, columns):
+    """U exp(iΛt) U† [rows, columns] for every thickness: complex tensor (batch, T, rows, columns)."""
     angles = (values[:, None, :] * thicknesses[None, :, None])[:, :, None]
     left, right = vectors[:, rows][:, None], vectors[:, columns].mH[:, None]
-    if rates is not None:
-        left = left * torch.exp(-rates[:, None, :] * thicknesses[None, :, None])[:, :, None]
     if vectors.is_complex():
         return (left * torch.exp(1j * angles)) @ right
     return torch.complex((left * angles.cos()) @ right, (left * angles.sin()) @ right)
 
 
 def absorbed(values, vectors, losses, thicknesses, rows, columns):
-    """`evolved` with losses L (batch, n, n) between Bloch waves, which damp each wave and, to first order, mix them.
+    """`evolved` with losses L (batch, n, n) between Bloch waves, which damp each wave and mix them.
 
-    S(t) = U [exp(Γt) − (L − diag L) ∘ Φ] U†, Γ = iΛ − diag L, Φ_mn = t exp((Γ_m + Γ_n) t/2) sinc((λ_m − λ_n) t/2).
+    From one thickness to the next by `transfer`: a wave that mixing changes goes on to be mixed.
     """
+    kind = complex_of(values.dtype)
+    left, state = vectors[:, rows].to(kind), vectors[:, columns].mH.to(kind)
+    waves, depth, step, gap = [None] * len(thicknesses), 0.0, None, 0.0
+    for index in torch.argsort(thicknesses).tolist():
+        further = float(thicknesses[index]) - depth
+        if further > 0:
+            if abs(further - gap) > SAME_A:
+                step, gap = transfer(values, losses, further), further
+            state, depth = step @ state, depth + further
+        waves[index] = left @ state
+    return torch.stack(waves, dim=1)
+
+
+def transfer(values, losses, length_A):
+    """Bloch waves after `length_A`: tensor (batch, n, n), the square of the square … of a step h ≤ `STEP_A`.
+
+    To first order in L a step is S(h) = exp(Γh) − (L − diag L) ∘ Φ, Γ = iΛ − diag L,
+    Φ_mn = h exp((Γ_m + Γ_n) h/2) sinc((λ_m − λ_n) h/2); 2 S(h/2)² − S(h) takes the second order's error away.
+    """
+    doublings = max(0, int(np.ceil(np.log2(length_A / STEP_A))))
+    h = length_A / 2**doublings
     rates = 1j * values - losses.diagonal(dim1=-2, dim2=-1).real
     mixing = losses - torch.diag_embed(losses.diagonal(dim1=-2, dim2=-1))
-    half = (values[:, :, None] - values[:, None, :]) / (2 * torch.pi)
-    left, right = vectors[:, rows].to(rates.dtype), vectors[:, columns].mH.to(rates.dtype)
-    scattered = []
-    for t in thicknesses:
-        grown = torch.exp(rates * t / 2)
-        inner = torch.diag_embed(grown) - t * mixing * torch.sinc(half * t) * grown[:, None, :]
-        scattered.append((left * grown[:, None, :]) @ (inner @ right))
-    return torch.stack(scattered, dim=1)
+    apart = (values[:, :, None] - values[:, None, :]) / (2 * torch.pi)
+
+    def first_order(h):
+        grown = torch.exp(rates * h / 2)
+        return torch.diag_embed(grown**2) - h * mixing * torch.sinc(apart * h) * grown[:, :, None] * grown[:, None, :]
+
+    half = first_order(h / 2)
+    step = 2 * half @ half - first_order(h)
+    for _ in range(doublings):
+        step = step @ step
+    return step
 
 
 def require_thicknesses(thicknesses_A, dtype, device):
@@ -275,12 +291,7 @@ def _leaving(total, matrices, beams, weak, k, detectors, thicknesses):
         waves = Propagation.apply(matrix, thicknesses, rows, columns)
     else:
         values, vectors = torch.linalg.eigh(matrix)
-        losses = matrices.losses(beams, vectors)
-        if matrices.mixing:
-            waves = absorbed(values, vectors, losses, thicknesses, rows, columns)
-        else:
-            rates = losses.diagonal(dim1=-2, dim2=-1).real
-            waves = evolved(values, vectors, thicknesses, rows, columns, rates)
+        waves = absorbed(values, vectors, matrices.losses(beams, vectors), thicknesses, rows, columns)
     periods, layers = thicknesses / matrices.atomic.lengths[2], beams[rows, 2]
     if layers.any():
         layers = torch.as_tensor(layers, device=waves.device)
