@@ -330,11 +330,9 @@ def test_absorption_follows_the_mixing_of_bloch_waves(tilted):
     generator, basis = (1j * torch.diag(values[0]) - losses[0]).to(torch.complex128), vectors[0].to(torch.complex128)
     for wave, depth in zip(found, depths.tolist(), strict=True):
         exact = basis @ torch.linalg.matrix_exp(generator * depth) @ basis.mH[:, :20]
-        assert 1 - float(exact.abs().square().sum(0).mean()) > 1e-4 * depth
         assert largest(wave - exact) < 3e-4
-    damped = torch.diag_embed(losses.diagonal(dim1=-2, dim2=-1))
-    unmixed = absorbed(values, vectors, damped, depths, everything, everything[:20])[0]
-    assert largest(unmixed - found) > 0.015
+    damped = losses * torch.eye(len(strong))
+    assert largest(absorbed(values, vectors, damped, depths, everything, everything[:20])[0] - found) > 0.015
 
 
 def test_absorptive_factor_is_what_displacements_take_away():

@@ -13,19 +13,25 @@ def thermal_images(crystal, microscope, thicknesses_A, shape, returned=RETURNED,
 
         I = I_detector + ρ (1 − I_everywhere).                                                                (1)
 
-    One number for all depths, columns and elements is enough: frozen phonons of titanates, manganites and aluminates,
-    50 to 200 Å thick, have ρ = 0.13 to 0.27 on 15–30 mrad at 200 kV, and this comes within 0.2 % of the intensity.
+    One number for all depths, columns and elements is enough: chapter 02 and `tests/test_reference.py` hold the default
+    against abTEM's frozen phonons on 15–30 mrad at 200 kV. Other detectors have another share.
 
     Parameters
     ----------
     returned : float
-        ρ.
+        ρ, between 0 and 1.
     crystal, microscope, thicknesses_A, shape, cutoff_mrad, options
         See `annular_images`.
 
     Returns
     -------
     torch.Tensor, shape ([batch,] T, rows, columns)
+        Fraction of the incident electrons that reach the detector.
+
+    Raises
+    ------
+    InputError
+        What `annular_images` refuses.
     """
     detectors = [(microscope.inner_mrad, microscope.outer_mrad), (0.0, cutoff_mrad)]
     options = options | {"cutoff_mrad": cutoff_mrad, "absorption": True, "detectors_mrad": detectors}
