@@ -39,8 +39,8 @@ def report_of_image(image, folder, reading=None, network=None, seed=0, more=None
     folder : path
         Each chapter leaves its results in a folder of its own there.
     reading : dict, optional
-        How chapter 05 shall read the image itself: its parameters image, pixel_size_A, frame, invert, lattice_A and
-        microscope. By default it gets the pixels and what `image.recorded` says.
+        How chapter 05 shall read the image itself: its parameters image, pixel_size_A, frame, invert, lattice_A,
+        crystals and microscope. By default it gets the pixels and what `image.recorded` says.
     network : path, optional
         Tilt network; by default the committed one that fits best (`unitcell.tilts.network_choice`).
     seed : int

@@ -28,6 +28,14 @@ Energy = Annotated[float | None, typer.Option("--energy-eV", help="Of the electr
 MicroscopeFile = Annotated[
     Path | None, typer.Option("--microscope", help="YAML file of the microscope that took the image, as for 'train'.")
 ]
+Crystals = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--crystal",
+        help="What the specimen is made of, where it is known: A site, B site, lattice parameter [Å], such as "
+        "La0.7Sr0.3,Mn,3.88. Again for each crystal. Minutes, and surer.",
+    ),
+]
 Seed = Annotated[int, typer.Option()]
 
 
@@ -48,8 +56,10 @@ def tilts(
     semiangle_mrad: Semiangle = None,
     energy_eV: Energy = None,
     microscope: MicroscopeFile = None,
+    crystal: Crystals = None,
 ):
     """Read octahedral tilts off one ABF image: tilts.csv, regions.csv, tilt_maps.nc and report.html."""
+    from unitcell.known_crystals.columns import known_crystals
     from unitcell.micrographs.images import read_image
     from unitcell.networks.tilt_network import load_network
     from unitcell.tilts.analysis import all_maps, analyse, same_microscope
@@ -65,7 +75,8 @@ def tilts(
     typer.echo(f"image     {micrograph.name}, {' × '.join(map(str, micrograph.intensity.shape[::-1]))} px", err=True)
     if choice:
         typer.echo(f"network   {choice.reason}", err=True)
-    analysis = analyse(micrograph, model, lattice_A, progress=True)
+    known = known_crystals(crystal, model.card) if crystal else None
+    analysis = analyse(micrograph, model, lattice_A, known=known, progress=True)
     dense_network, dense_card = load_dense_network()
     if not same_microscope(dense_card, model.card):
         dense_network = None
@@ -88,6 +99,7 @@ def report(
     semiangle_mrad: Semiangle = None,
     energy_eV: Energy = None,
     microscope: MicroscopeFile = None,
+    crystal: Crystals = None,
     seed: Seed = 0,
 ):
     """Run chapters 05 to 08 on one image and put them into one HTML page that needs nothing else."""
@@ -99,7 +111,7 @@ def report(
     micrograph = read_image(image, pixel_size_A, frame=chosen, invert=invert)
     micrograph = replace(micrograph, recorded=micrograph.recorded | stated)
     reading = {"image": str(image.resolve()), "pixel_size_A": pixel_size_A, "frame": chosen, "invert": invert}
-    reading |= {"lattice_A": lattice_A, "microscope": stated}
+    reading |= {"lattice_A": lattice_A, "microscope": stated, "crystals": crystal or None}
     try:
         page = report_of_image(micrograph, out or _folder_of(image, "report"), reading, network=network, seed=seed)
     except ChapterFailed as failure:

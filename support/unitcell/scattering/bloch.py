@@ -41,8 +41,8 @@ SAME_A = 1e-3  # lengths that differ by less need no other step
 
 def annular_images(
     crystal, microscope, thicknesses_A, shape, *, cutoff_mrad=CUTOFF_MRAD, excitation_per_A=None,
-    k_points=(2, 2), fold=True, thermal=True, absorption=0.0, debye_waller_A2=None, detectors_mrad=None, positions=None,
-    crystal_tilt_mrad=None, device="cpu", dtype=torch.float32,
+    k_points=(2, 2), fold=True, thermal=True, absorption=0.0, debye_waller_A2=None, shares=None, detectors_mrad=None,
+    positions=None, crystal_tilt_mrad=None, device="cpu", dtype=torch.float32,
 ):  # fmt: skip
     """Elastic annular-detector images of one cell at every thickness, for one crystal or a batch.
 
@@ -70,6 +70,8 @@ def annular_images(
     absorption : float or bool
         Take away this share (True: 1) of the electrons that thermal diffuse scattering takes out of the elastic wave.
         Where they go, `thermal.thermal_images` says.
+    shares : dict of str to dict, optional
+        Of the elements that share the sites written as one symbol, {"La": {"La": 0.7, "Sr": 0.3}}: a virtual crystal.
     detectors_mrad : list of (inner, outer), optional
         Several detectors at once, instead of the microscope's.
     positions : tensor (n, 3) or (batch, n, 3), optional
@@ -90,7 +92,7 @@ def annular_images(
     """
     detectors = detectors_mrad or [(microscope.inner_mrad, microscope.outer_mrad)]
     thicknesses = require_thicknesses(thicknesses_A, dtype, device)
-    atomic = Atomic.of(crystal, thermal, debye_waller_A2, positions, device)
+    atomic = Atomic.of(crystal, thermal, debye_waller_A2, positions, device, shares)
     if excitation_per_A is None:
         excitation_per_A = 0.0 if thermal else EXCITATION_PER_A
     require_sampled(atomic.lengths, microscope, cutoff_mrad, detectors, k_points)

@@ -7,7 +7,7 @@ The potential projected over one period c of the cell [V Å] has the coefficient
 with Lobato and Van Dyck's projected factors f (Acta Cryst. A70, 636, 2014) and Debye–Waller factors B.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 
 import numpy as np
@@ -28,16 +28,18 @@ class Atomic:
     """A crystal, or a batch of equal ones that differ in their positions, ready to scatter.
 
     lengths : ndarray (3,), cell [Å]; symbols : ndarray of str (n,); positions : tensor (batch, n, 3) [Å];
-    b_A2 : dict, Debye–Waller factor of each element [Å²], 0 for a static lattice.
+    b_A2 : dict, Debye–Waller factor of each element [Å²], 0 for a static lattice; shares : dict of symbol to dict,
+    of the elements that share the sites written as that symbol (virtual crystal).
     """
 
     lengths: np.ndarray
     symbols: np.ndarray
     positions: torch.Tensor
     b_A2: dict
+    shares: dict = field(default_factory=dict)
 
     @classmethod
-    def of(cls, crystal, thermal, debye_waller_A2, positions, device):
+    def of(cls, crystal, thermal, debye_waller_A2, positions, device, shares=None):
         """From ASE atoms (one, or a list with equal cells and elements) or from a tensor of positions.
 
         Raises
@@ -62,8 +64,10 @@ class Atomic:
             require_sound(moved)
         positions = positions.to(device)
         symbols = np.array(first.get_chemical_symbols(), dtype=str)
-        factors = b_factors(symbols, debye_waller_A2)
-        return cls(first.cell.lengths(), symbols, positions, factors if thermal else dict.fromkeys(factors, 0.0))
+        elements = {*symbols.tolist(), *(name for site in (shares or {}).values() for name in site)}
+        factors = b_factors(elements, debye_waller_A2)
+        factors = factors if thermal else dict.fromkeys(factors, 0.0)
+        return cls(first.cell.lengths(), symbols, positions, factors, shares or {})
 
     def coefficients(self, h, k, layers, *, factors=None, members=None):
         """Equation (1) on the grid h × k × layers: complex128 tensor (batch, H, K, L) [V Å].
@@ -74,7 +78,8 @@ class Atomic:
         total = 0
         for symbol in np.unique(self.symbols):
             chosen = (self.symbols == symbol) & (True if members is None else members)
-            factor = torch.as_tensor((factors or scattering_factor)(symbol, g2, self.b_A2[symbol]))
+            site, of_element = self.shares.get(symbol, {symbol: 1.0}), factors or scattering_factor
+            factor = torch.as_tensor(sum(part * of_element(name, g2, self.b_A2[name]) for name, part in site.items()))
             waves = [self._waves(n, axis, chosen) for axis, n in enumerate((h, k, layers))]
             total = total + factor.to(waves[0].device)[..., None] * torch.einsum("bhn,bkn,bln->bhkl", *waves)
         shape = (len(self.positions), len(h), len(k), len(layers))

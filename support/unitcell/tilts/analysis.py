@@ -54,7 +54,7 @@ class Analysis:
     warnings: list
 
 
-def analyse(image, network, lattice_A=None, seed=0, *, lattice=None, progress=False):
+def analyse(image, network, lattice_A=None, seed=0, *, lattice=None, known=None, progress=False):
     """Tilts and tilt patterns of an ABF image.
 
     Parameters
@@ -66,6 +66,8 @@ def analyse(image, network, lattice_A=None, seed=0, *, lattice=None, progress=Fa
     seed : int
     lattice : unitcell.registration.lattice.Lattice, optional
         Of this image, if it has been registered.
+    known : unitcell.known_crystals.columns.KnownCrystals, optional
+        See `unitcell.tilts.inference.infer_tilts`.
     progress : bool
         Show how far the windows are read.
 
@@ -81,7 +83,7 @@ def analyse(image, network, lattice_A=None, seed=0, *, lattice=None, progress=Fa
     said = disagreements(image, network.card)
     expected_A = network.card["lattice_A"] if lattice_A is None else lattice_A
     lattice = lattice or register(image, expected_A)
-    tilts = infer_tilts(image, network, lattice=lattice, seed=seed, progress=progress)
+    tilts = infer_tilts(image, network, lattice=lattice, seed=seed, known=known, progress=progress)
     patterns = column_patterns(tilts)
     found = regions(tilts, patterns)
     words = verdict(tilts, patterns, found)

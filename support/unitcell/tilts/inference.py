@@ -46,7 +46,7 @@ PATTERN_MEANING = {
 }
 
 
-def infer_tilts(image, network, lattice_A=None, seed=0, *, lattice=None, averaged=True, progress=False):
+def infer_tilts(image, network, lattice_A=None, seed=0, *, lattice=None, averaged=True, known=None, progress=False):
     """Octahedral tilts at every B column of an ABF image.
 
     Each window is averaged with those around it that show the same (`tilts.window_averaging`). Averaging takes noise
@@ -66,6 +66,9 @@ def infer_tilts(image, network, lattice_A=None, seed=0, *, lattice=None, average
         Registered in this image before; by default it is registered here.
     averaged : bool
         Whether to average windows; False reads each alone, as networks without `familiarity` do.
+    known : unitcell.known_crystals.columns.KnownCrystals, optional
+        Crystals of which the specimen is known to be made: their images are fitted from where the network puts tilts,
+        and `crystal` says whose fit a column has ('' where none explains it and the network's answer stays).
     progress : bool
         Show how many windows are read.
 
@@ -99,7 +102,9 @@ def infer_tilts(image, network, lattice_A=None, seed=0, *, lattice=None, average
         table["windows_averaged"] = np.where(table.v_deg.notna(), 1.0, np.nan)
         table[[f"{name}_own_deg" for name in OWN]] = table[[f"{name}_deg" for name in OWN]]
         if store and table.v_deg.notna().any():
-            _read_averages(table, network, store, seed, bar)
+            averages = _read_averages(table, network, store, seed, bar, keep=known is not None)
+            if known:
+                known.refine(table, *averages, progress=progress)
     if table.v_deg.isna().all():
         raise InputError(
             f"{image.name} has no B column with its 4 × 2 cells of surroundings inside the image: "
@@ -118,12 +123,16 @@ def _answers(network, windows, seed):
     return found
 
 
-def _read_averages(table, network, store, seed, bar):
-    """Put what the network says of averaged windows into the table, in place; ood stays that of single windows."""
-    answers, numbers = [], []
+def _read_averages(table, network, store, seed, bar, keep=False):
+    """Put what the network says of averaged windows into the table, in place; ood stays that of single windows.
+
+    Returns the averages and the variance of their noise per pixel, if they are to be kept.
+    """
+    answers, numbers, averages = [], [], []
     for windows, number in store.averages(table.row, table.col):
         answers.append(_answers(network, windows, seed))
         numbers.append(number)
+        averages += [windows.astype(np.float32)] if keep else []
         bar.update(len(windows))
     centres = pd.DataFrame(np.concatenate(answers), table.index, ANSWERS)
     table["windows_averaged"] = np.concatenate(numbers)
@@ -135,6 +144,8 @@ def _read_averages(table, network, store, seed, bar):
         reach = half[name] * np.sqrt(kept[name])
         table[f"{name}_deg_lo"] = (table[f"{name}_deg"] - reach).clip(lower=least)
         table[f"{name}_deg_hi"] = table[f"{name}_deg"] + reach
+    noise = np.concatenate(store.noise) / table.windows_averaged.to_numpy()
+    return (np.concatenate(averages), noise) if keep else None
 
 
 def _kept_variance(table, half):
@@ -206,6 +217,9 @@ def tilt_maps(tilts, image):
     maps = tilts.set_index(["row", "col"]).to_xarray()
     if "pattern" in maps:
         maps["pattern"] = maps.pattern.fillna("").astype(str)
+    if "crystal" in maps:
+        maps["crystal"] = maps.crystal.fillna("").astype(str)
+        maps["crystal"].attrs = {"units": "1", "long_name": "known crystal whose image was fitted; '' for none"}
     for name, meaning in PATTERN_MEANING.items():
         if name in maps:
             maps[name].attrs = {"units": "1", "long_name": meaning}

@@ -20,13 +20,14 @@ CONDITIONS = {
 FAR_CELLS = 2.0  # from an interface, beyond which a cell counts as bulk
 
 
-def read_twin(twin, network):
+def read_twin(twin, network, known=None):
     """Analyse a twin and hold every column against its truth.
 
     Parameters
     ----------
     twin : unitcell.twins.abf_twins.Twin
     network : unitcell.networks.tilt_network.TiltEnsemble
+    known : unitcell.known_crystals.columns.KnownCrystals, optional
 
     Returns
     -------
@@ -36,7 +37,7 @@ def read_twin(twin, network):
         `gamma_read` [degrees], `v_own_error` and so on, the errors of the column's own window alone, and `pattern`,
         `true_pattern`, `pattern_right`, `pattern_probability`.
     """
-    analysis = analyse(twin.image, network)
+    analysis = analyse(twin.image, network, known=known)
     columns = twin_errors(analysis.tilts, twin.truth, twin.image.pixel_size_A)
     columns["u_deg"], columns["gamma_deg"] = canonical(columns.u_deg, columns.gamma_deg)
     read = {f"{name}_deg": f"{name}_read" for name in NAMES} | {"row": "row_image", "col": "col_image"}

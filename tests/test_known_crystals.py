@@ -1,0 +1,147 @@
+"""Tilts of crystals whose composition is known: what is simulated, what is fitted, what single windows add."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from unitcell.artefacts import load_dataset
+from unitcell.crystals import tilted_perovskite
+from unitcell.data import fetch
+from unitcell.errors import InputError
+from unitcell.known_crystals.columns import TILTS, KnownCrystals, known_crystals
+from unitcell.known_crystals.materials import parse_material
+from unitcell.known_crystals.search import Reading, Search
+from unitcell.known_crystals.sought import COARSE, MEAN, NAMES, PLACE, SPECIMEN, recorded, simulated
+from unitcell.known_crystals.specimen_fit import fit_specimen
+from unitcell.networks.tilt_network import errors
+from unitcell.networks.training_windows import standardise
+from unitcell.networks.truth_windows import SHARP, true_images
+from unitcell.scattering import Microscope, annular_images
+from unitcell.scattering.potential import Atomic
+
+LAO = parse_material("La,Al,3.79")
+
+
+@pytest.mark.parametrize(
+    ("text", "a_site", "b_site"),
+    [("Sr,Ti,3.905", {"Sr": 1.0}, {"Ti": 1.0}),
+     (" La0.3Sr0.7 , Al0.65Ta0.35,3.868", {"La": 0.3, "Sr": 0.7}, {"Al": 0.65, "Ta": 0.35})],
+)  # fmt: skip
+def test_materials_are_read(text, a_site, b_site):
+    material = parse_material(text)
+    assert (material.a_site, material.b_site) == (a_site, b_site)
+    assert material.stand_ins == (max(a_site, key=a_site.get), max(b_site, key=b_site.get))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "Sr,Ti", "Sr,Ti,39", "Xx,Ti,3.9", "La0.7Sr0.7,Mn,3.88", "sr,Ti,3.9", "Sr,Ti,3.9,4", "Sr,Sr,3.9", "Sr-,Ti,4"],
+)
+def test_what_is_no_material_is_refused_in_a_sentence(text):
+    with pytest.raises(InputError, match="give A site, B site and lattice parameter"):
+        parse_material(text)
+
+
+def test_elements_that_share_a_site_scatter_as_their_mean():
+    crystal = tilted_perovskite(2, 1, 3, "---", "La", "Mn", 3.88)
+    other = crystal.copy()
+    other.symbols[[symbol == "La" for symbol in other.symbols]] = "Sr"
+    axes = np.arange(-6, 7), np.arange(-8, 9), np.arange(1)
+    pure = [Atomic.of(each, True, None, None, "cpu").coefficients(*axes) for each in (crystal, other)]
+    mixed = Atomic.of(crystal, True, None, None, "cpu", {"La": {"La": 0.7, "Sr": 0.3}}).coefficients(*axes)
+    torch.testing.assert_close(mixed, 0.7 * pure[0] + 0.3 * pure[1])
+    options = {"k_points": (1, 1), "cutoff_mrad": 40.0, "absorption": 1.0}
+    same = annular_images(crystal, Microscope(), [100.0], (10, 7), shares={"La": {"La": 1.0}}, **options)
+    torch.testing.assert_close(same, annular_images(crystal, Microscope(), [100.0], (10, 7), **options))
+
+
+def test_a_window_is_the_cell_twice_where_nothing_distorts_it():
+    x = MEAN.copy()
+    x[[0, 1, 2, PLACE["thickness_A"]]] = 3.0, 2.0, 4.0, 60.0
+    cell = simulated(x, (LAO, "---", Microscope()), COARSE)
+    window = recorded(cell, x, LAO.lattice_A)[0].reshape(40, 56)
+    wanted = standardise(torch.roll(cell.repeat(1, 1, 2), (20, 28), (1, 2)))[0]
+    np.testing.assert_allclose(window, wanted, atol=2e-4)
+    x[PLACE["offset_x_A"]] = LAO.lattice_A / np.sqrt(2)  # one column further, all tilts are the other way round
+    x[:3] *= -1
+    turned = recorded(simulated(x, (LAO, "---", Microscope()), COARSE), x, LAO.lattice_A)[0].reshape(40, 56)
+    assert np.abs(turned - window).max() < 0.05
+
+
+def test_a_reading_is_indifferent_to_the_mirror_and_its_slopes_are_its_own():
+    read, tilts = Reading(1.0, 2.0, 3.0, 0.3, 0.8), np.array([1.2, -2.5, -2.0])
+    np.testing.assert_allclose(read.misfit(tilts, "---"), read.misfit(tilts * [1, -1, -1], "---"))
+    np.testing.assert_allclose(read.misfit(np.array([1.0, 2.0, 3.0]), "---"), 0, atol=1e-12)
+    ahead = read.misfit(tilts + np.array([0, 1e-5, 0]), "--+") - read.misfit(tilts, "--+")
+    np.testing.assert_allclose(read.slopes(tilts, "--+")[:, 1], ahead / 1e-5, rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def aluminate():
+    """Noisy windows of abTEM's LaAlO3 at 96 Å, tilted by v = 5.8°, γ = 3.7°, which the network reads as u = 1.8°."""
+    torch.set_num_threads(1)
+    images = next(one for one in true_images(load_dataset(fetch("phonon_truth"), ("abf",))) if one.material == "LaAlO3")
+    windows, projection = images.windows(1, 3e4, SHARP, torch.Generator().manual_seed(0))
+    return standardise(windows[1::2]).flatten(1).double().numpy(), projection[1::2]
+
+
+@pytest.fixture(scope="module")
+def fit(aluminate):
+    windows, _ = aluminate
+    noise = ((windows - windows.mean(0)) ** 2).mean() / len(windows)
+    return fit_specimen(windows.mean(0), noise, Reading(5.5, 1.8, 0.3, 0.25, 2.0), [LAO])[0]
+
+
+def test_frozen_phonons_of_a_known_crystal_are_fitted(fit, aluminate):
+    _, projection = aluminate
+    wrong = errors({"v": fit.point[:1], "u": fit.point[1:2], "gamma": fit.point[2:3]}, projection[:1])
+    assert abs(wrong["v"][0]) < 0.3
+    assert abs(wrong["u"][0]) < 1.0
+    assert abs(wrong["gamma"][0]) < 0.6
+    assert fit.values["thickness_A"] == pytest.approx(96, abs=8)
+    assert abs(fit.values["defocus_A"]) < 8
+
+
+def test_single_windows_are_read_with_the_scatter_that_is_stated(fit, aluminate):
+    windows, projection = aluminate
+    noise = ((windows - windows.mean(0)) ** 2).mean()
+    tilts, spread, misfit = fit.read(windows, noise)
+    wrong = errors(dict(zip(("v", "u", "gamma"), tilts[:, :3].T, strict=True)), projection)
+    for axis, (name, most) in enumerate((("v", 0.4), ("u", 1.2), ("gamma", 0.9))):
+        assert np.sqrt(np.mean(wrong[name] ** 2)) < most  # the network: 0.4, 3.5, 3.4
+        assert 0.7 < (np.abs(wrong[name]) < 1.645 * spread[:, axis]).mean() <= 1
+    assert np.median(misfit) < 0.02
+
+
+def test_a_descent_lowers_its_cost_and_finds_a_thickness():
+    how, x = (LAO, "---", Microscope()), MEAN.copy()
+    x[[0, 1, 2, PLACE["thickness_A"], SPECIMEN, SPECIMEN + 2]] = 3.0, 2.0, 4.0, 90.0, 0.04, 0.04
+    search = Search(recorded(simulated(x, how, COARSE), x, 3.79)[0], 1e-4, how, Reading(2.0, 3.0, 3.0, 0.5, 2.0))
+    begin = x.copy()
+    begin[[0, 1, 2, PLACE["thickness_A"]]] = 2.0, 3.0, 3.0, 100.0
+    end, cost = search.descend(begin, 6, effort=COARSE)
+    assert cost < 0.05 * search.cost(begin, search.window(begin, COARSE))
+    assert (np.abs(end - x)[:3] < [0.1, 0.4, 0.4]).all()
+    assert end[PLACE["thickness_A"]] == pytest.approx(90, abs=3)
+
+
+def test_columns_get_the_fit_of_their_crystal_and_others_keep_the_networks(aluminate, monkeypatch, fit):
+    windows, projection = aluminate
+    monkeypatch.setattr("unitcell.known_crystals.columns.fit_specimen", lambda *given, **options: [fit])
+    noise = np.full(13, ((windows - windows.mean(0)) ** 2).mean() / 10)
+    mean = windows.reshape(-1, 40, 56)[:40].reshape(4, 10, 40, 56).mean(1)
+    shown = np.concatenate([np.repeat(mean, 3, axis=0), np.random.default_rng(0).normal(size=(1, 40, 56))])
+    table = pd.DataFrame({"row": 0, "col": np.arange(13)})
+    shown[1::2] = np.roll(shown[1::2], 14, axis=2)  # what the next column sees
+    table = table.assign(**{f"{name}_deg{end}": 1.0 for name in TILTS for end in ("", "_lo", "_hi")})
+    fits = known_crystals(["La,Al,3.79"], Microscope().as_attributes()).refine(table, shown, noise)
+    assert isinstance(known_crystals(["La,Al,3.79"], Microscope().as_attributes()), KnownCrystals)
+    assert len(fits) >= 1
+    assert (table.crystal[:12] == "LaAlO3").all()
+    assert table.crystal[12] == ""
+    assert table.v_deg[12] == 1.0
+    signs = np.where(np.arange(12) % 2, -1, 1)
+    np.testing.assert_allclose(table.v_deg[:12] * signs, projection[0, 0], atol=0.6)
+    assert (table.gamma_deg_lo >= 0).all()
+    assert ((table.v_deg_lo <= table.v_deg) & (table.v_deg <= table.v_deg_hi)).all()
+    assert len(NAMES) == len(fit.values)
