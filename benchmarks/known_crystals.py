@@ -2,8 +2,8 @@
 
 Each structure, thickness and dose is one image of 40 columns: sharp windows as in `accuracy.py`, whose mean is fitted
 (`unitcell.known_crystals.specimen_fit`) with thickness, lens and crystal tilt unknown; the network's answer is where
-the fit starts. Minutes for each dose and core. Prints a table, and one JSON line last, for windows beyond 90 Å at
-3e4 e/Å² unless it says otherwise:
+the fit starts. Then the simulated twins of chapter 05, upright, at 5e4 e/Å². Three quarters of an hour on two cores.
+Prints tables, and one JSON line last, for windows beyond 90 Å at 3e4 e/Å² unless it says otherwise:
 
 * `rms_v`, `rms_u`, `rms_gamma` [degrees]: abTEM's SrTiO3 at 199 Å; `worst_…`: the largest over the other materials of
   abTEM and over leaning crystals (≤ 3 mrad) of five materials, by material and thickness; `network_worst_…`: the
@@ -12,6 +12,8 @@ the fit starts. Minutes for each dose and core. Prints a table, and one JSON lin
   material
 * `crlb_ratio_1e4`, `crlb_ratio_1e5`: rms error over the Cramér–Rao bound of a window whose thickness, defocus and
   crystal tilt are known, as they are from the other windows of its image; median over states and v, u, γ
+* `twins_v`, `twins_u`, `twins_gamma` [degrees], `twins_coverage`, `twins_far`, `twins_near`: over the twins with their
+  crystals known, see `unitcell.twins.twin_scores.score`; `network_twins_…` with the network alone
 """
 
 import argparse
@@ -27,7 +29,8 @@ from tqdm import tqdm
 from unitcell.artefacts import load_dataset
 from unitcell.crystals.tilt_coordinates import halved
 from unitcell.data import fetch
-from unitcell.known_crystals.materials import parse_material
+from unitcell.known_crystals.columns import KnownCrystals
+from unitcell.known_crystals.materials import Material, parse_material
 from unitcell.known_crystals.search import Reading
 from unitcell.known_crystals.specimen_fit import fit_specimen
 from unitcell.networks.tilt_network import errors, estimates, load_network
@@ -36,6 +39,9 @@ from unitcell.networks.training_windows import standardise
 from unitcell.networks.truth_windows import NAMES, SHARP, true_images
 from unitcell.scattering import Microscope
 from unitcell.surrogates.information import bounds_table
+from unitcell.twins.abf_twins import open_twin
+from unitcell.twins.twin_crystals import COMPOSITIONS, twin_layers
+from unitcell.twins.twin_scores import TWINS, read_twin, score
 
 LEAST_A = 90.0
 KNOWN = {f"{a}{b}O3": f"{a},{b},{lattice_A}" for a, b, lattice_A in MATERIALS}
@@ -46,17 +52,48 @@ def main():
     parser = argparse.ArgumentParser(description="Accuracy of tilts where the crystal is known.")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--doses", type=float, nargs="+", default=[3e4], help="e/Å²")
-    parser.add_argument("--structures", type=int, default=8, help="of each material, at most")
+    parser.add_argument("--structures", type=int, default=4, help="of each material, at most")
+    parser.add_argument("--parts", nargs="+", default=["images", "bounds", "twins"], help="what to measure")
     given = parser.parse_args()
+    found = {}
     with ProcessPoolExecutor(given.processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        tasks = [(*image, dose) for dose in given.doses for image in images(given.structures)]
-        rows = list(tqdm(pool.map(image_errors, *zip(*tasks, strict=True)), total=len(tasks), desc="images"))
-        bounds = {f"crlb_ratio_{name}": bound_ratio(dose, pool) for name, dose in (("1e4", 1e4), ("1e5", 1e5))}
-    table = pd.concat(rows)
-    cells = table.groupby(["set", "material", "thickness", "dose"], sort=False)
+        if "images" in given.parts:
+            found |= image_figures([(*image, dose) for dose in given.doses for image in images(given.structures)], pool)
+        if "bounds" in given.parts:
+            found |= {f"crlb_ratio_{name}": bound_ratio(dose, pool) for name, dose in (("1e4", 1e4), ("1e5", 1e5))}
+        if "twins" in given.parts:
+            found |= twin_figures(pool)
+    print(json.dumps({name: round(float(value), 4) for name, value in found.items()}))
+
+
+def image_figures(tasks, pool):
+    """Print what was read of every image, and return what the JSON line holds of it."""
+    rows = list(tqdm(pool.map(image_errors, *zip(*tasks, strict=True)), total=len(tasks), desc="images"))
+    cells = pd.concat(rows).groupby(["set", "material", "thickness", "dose"], sort=False)
     shown = cells.apply(summary).reset_index()
     print(shown.to_string(index=False, float_format=lambda value: f"{value:.3g}"))
-    print(json.dumps({name: round(float(value), 4) for name, value in (figures(shown) | bounds).items()}))
+    return figures(shown)
+
+
+def twin_figures(pool):
+    """Print the scores of every twin by network and by fit, and return them over all twins."""
+    columns = dict(zip(TWINS, pool.map(twin_columns, TWINS), strict=True))
+    found = {}
+    for place, prefix in enumerate(("network_twins", "twins")):
+        for name, pair in columns.items():
+            print(f"{prefix} {name}", score(pair[place]).round(3).to_dict())
+        whole = score(pd.concat([pair[place] for pair in columns.values()]))
+        found |= {f"{prefix}_{name}": whole[name] for name in (*NAMES, "coverage")}
+        found |= {f"{prefix}_{where}": whole[f"pattern_{where}"] for where in ("far", "near")}
+    return found
+
+
+def twin_columns(name):
+    """Columns of a twin by the network alone, and with its crystals known."""
+    layers = {each.material: each.layer.lattice_A for each in twin_layers(name)}
+    materials = tuple(Material(*COMPOSITIONS[one], lattice_A) for one, lattice_A in layers.items())
+    twin, network = open_twin(name), load_network()
+    return [read_twin(twin, network, known)[1] for known in (None, KnownCrystals(materials, Microscope()))]
 
 
 def summary(part):

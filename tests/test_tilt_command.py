@@ -69,6 +69,19 @@ def test_the_page_needs_nothing_else(done, folder):
     assert "the mirror" in page.lower() or "mirror image" in page
 
 
+def test_a_known_crystal_is_fitted_and_its_tilts_are_tabulated(folder):
+    done = run(folder / "mine.npy", "--pixel-size-A", PIXEL_A, "--crystal", "Sr,Ti,3.905", "--out", folder / "known")
+    assert done.exit_code == 0, done.output
+    assert "SrTiO3: " in next(line for line in done.stdout.splitlines() if line.startswith("crystals"))
+    tilts = load_table(folder / "known" / "tilts.csv", ("crystal",))
+    fitted = tilts[tilts.crystal == "SrTiO3"]
+    assert len(fitted) >= 0.9 * tilts.v_deg.notna().sum()
+    assert (np.abs(fitted.v_deg) < 0.5).all()
+    # Untilted: images are quadratic in u and γ there, and say little of 2°.
+    assert np.hypot(fitted.u_deg, fitted.gamma_deg).median() < 4
+    assert "crystal" in load_dataset(folder / "known" / "tilt_maps.nc")
+
+
 @pytest.mark.parametrize(
     ("change", "arguments", "words"),
     [
@@ -76,6 +89,7 @@ def test_the_page_needs_nothing_else(done, folder):
         (lambda i: i[:20, :20], [], "fewer than 3 × 3 unit cells"),
         (lambda i: np.random.default_rng(0).normal(size=i.shape), [], "No projected perovskite lattice"),
         (lambda i: i, ["--lattice-A", 5.2], "correct pixel_size_A"),
+        (lambda i: i, ["--crystal", "Sr,Ti"], "'Sr,Ti' is no crystal"),
         (lambda i: i, ["--network", "none.safetensors"], "No file at none.safetensors"),
         (lambda i: np.stack([i, i]), [], "frame"),
     ],

@@ -11,7 +11,7 @@ from unitcell.errors import InputError
 from unitcell.micrographs.images import StemImage
 from unitcell.networks.tilt_network import doubled_sigma
 from unitcell.registration.lattice import iter_windows, register
-from unitcell.scattering import Microscope, annular_images
+from unitcell.scattering import Microscope, thermal_images
 from unitcell.tilts.window_averaging import WindowStore
 
 TILTS = ("v", "u", "gamma", "alpha", "beta", "alternation")
@@ -269,7 +269,7 @@ def summarise(tilts):
 
 
 def untilted_cell(card, thickness_A=200.0, source_A=0.35):
-    """ABF image of the untilted crystal by the network's microscope, over √2·a × 2a: ndarray (40, 28).
+    """Thermal ABF image of the untilted crystal by the network's microscope, over √2·a × 2a: ndarray (40, 28).
 
     Parameters
     ----------
@@ -282,7 +282,7 @@ def untilted_cell(card, thickness_A=200.0, source_A=0.35):
     """
     microscope = Microscope(*(card[key] for key in ("energy_eV", "semiangle_mrad", "inner_mrad", "outer_mrad")))
     crystal = tilted_perovskite(0, 0, 0, a_site=card["a_site"], b_site=card["b_site"], lattice_A=card["lattice_A"])
-    cell = annular_images(crystal, microscope, [thickness_A], CELL_SAMPLES)[0].cpu().numpy()
+    cell = thermal_images(crystal, microscope, [thickness_A], CELL_SAMPLES)[0].cpu().numpy()
     return ndimage.gaussian_filter(cell, source_A / _pitch_A(card), mode="wrap")
 
 

@@ -159,4 +159,7 @@ def terminal_lines(analysis):
     for name in ("v", "u", "gamma"):
         middle, low, high = (np.median(read[f"{name}_deg{end}"]) for end in ("", "_lo", "_hi"))
         yield f"{SYMBOL[name]:<9} {middle:+.2f}° ({low:+.2f}° to {high:+.2f}°)"
+    if "crystal" in read:
+        shares = read.crystal.replace("", "none (the network's answer)").value_counts(normalize=True)
+        yield "crystals  " + ", ".join(f"{name}: {share:.0%} of columns" for name, share in shares.items())
     yield from (f"warning   {warning}" for warning in analysis.warnings)
