@@ -20,13 +20,14 @@ import argparse
 import json
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from accuracy import STATES, WINDOWS, perfect_windows
 from tqdm import tqdm
-from unitcell.artefacts import load_dataset
+from unitcell.artefacts import load_dataset, save_table
 from unitcell.crystals.tilt_coordinates import halved
 from unitcell.data import fetch
 from unitcell.known_crystals.columns import KnownCrystals
@@ -37,6 +38,7 @@ from unitcell.networks.tilt_network import errors, estimates, load_network
 from unitcell.networks.training_library import MATERIALS
 from unitcell.networks.training_windows import standardise
 from unitcell.networks.truth_windows import NAMES, SHARP, true_images
+from unitcell.project import project_root
 from unitcell.scattering import Microscope
 from unitcell.surrogates.information import bounds_table
 from unitcell.twins.abf_twins import open_twin
@@ -54,11 +56,15 @@ def main():
     parser.add_argument("--doses", type=float, nargs="+", default=[3e4], help="e/Å²")
     parser.add_argument("--structures", type=int, default=4, help="of each material, at most")
     parser.add_argument("--parts", nargs="+", default=["images", "bounds", "twins"], help="what to measure")
+    default = project_root() / "support/unitcell/reference/known_crystals.csv"
+    parser.add_argument("--out", type=Path, default=default, help="table of the images")
     given = parser.parse_args()
     found = {}
     with ProcessPoolExecutor(given.processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         if "images" in given.parts:
-            found |= image_figures([(*image, dose) for dose in given.doses for image in images(given.structures)], pool)
+            shown = image_table([(*image, dose) for dose in given.doses for image in images(given.structures)], pool)
+            save_table(shown, given.out, decimals=3)
+            found |= figures(shown)
         if "bounds" in given.parts:
             found |= {f"crlb_ratio_{name}": bound_ratio(dose, pool) for name, dose in (("1e4", 1e4), ("1e5", 1e5))}
         if "twins" in given.parts:
@@ -66,13 +72,13 @@ def main():
     print(json.dumps({name: round(float(value), 4) for name, value in found.items()}))
 
 
-def image_figures(tasks, pool):
-    """Print what was read of every image, and return what the JSON line holds of it."""
+def image_table(tasks, pool):
+    """Errors and coverage by set, material, thickness and dose."""
     rows = list(tqdm(pool.map(image_errors, *zip(*tasks, strict=True)), total=len(tasks), desc="images"))
     cells = pd.concat(rows).groupby(["set", "material", "thickness", "dose"], sort=False)
     shown = cells.apply(summary).reset_index()
     print(shown.to_string(index=False, float_format=lambda value: f"{value:.3g}"))
-    return figures(shown)
+    return shown
 
 
 def twin_figures(pool):

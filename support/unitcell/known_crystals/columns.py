@@ -21,7 +21,7 @@ from unitcell.networks.training_windows import WINDOW_SHAPE
 from unitcell.scattering import Microscope
 
 ALIKE = 0.06  # rms difference of windows that are fitted together, beyond noise
-UNEXPLAINED = 0.12  # rms difference from the best fit, beyond noise, with which a window keeps the network's answer
+UNEXPLAINED = 0.1  # rms difference from the best fit, beyond noise, with which a window keeps the network's answer
 FARTHEST_DEG = 3.0  # from a fit, beyond which windows are not linear in tilts
 FEWEST = 3  # windows worth a fit
 MOST_FITS = 24
