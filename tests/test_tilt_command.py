@@ -10,9 +10,10 @@ import pytest
 from typer.testing import CliRunner
 from unitcell import cli
 from unitcell.artefacts import load_dataset, load_table
+from unitcell.errors import InputError
 from unitcell.micrographs.images import StemImage
 from unitcell.networks.tilt_network import load_network
-from unitcell.tilts.analysis import _of_the_patterns, analyse
+from unitcell.tilts.analysis import _of_the_fits, _of_the_patterns, analyse
 from unitcell.tilts.inference import COLUMNS, infer_tilts, simulated_control
 
 PIXEL_A = 0.12
@@ -80,6 +81,20 @@ def test_a_known_crystal_is_fitted_and_its_tilts_are_tabulated(folder):
     # Untilted: images are quadratic in u and γ there, and say little of 2°.
     assert np.hypot(fitted.u_deg, fitted.gamma_deg).median() < 4
     assert "crystal" in load_dataset(folder / "known" / "tilt_maps.nc")
+
+
+def test_known_crystals_are_not_silently_left_out(control):
+    with pytest.raises(InputError, match="leave them out"):
+        infer_tilts(control, load_network(), averaged=False, known=object())
+
+
+def test_what_fits_do_not_tell_is_warned_of():
+    tilts = pd.DataFrame({"v_deg": [0.0] * 4, "crystal": ["SrTiO3", "SrTiO3", "LaAlO3", ""]})
+    unexplained, interfaces = _of_the_fits(tilts)
+    assert "25%" in unexplained
+    assert "near interfaces" in interfaces
+    assert not list(_of_the_fits(tilts[:2]))
+    assert not list(_of_the_fits(tilts[["v_deg"]]))
 
 
 @pytest.mark.parametrize(

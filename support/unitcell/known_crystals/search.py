@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unitcell.crystals.tilt_coordinates import doubled, to_projection, to_pseudocubic
+from unitcell.crystals.tilt_coordinates import doubled, to_pseudocubic
 from unitcell.known_crystals.sought import (
     COARSE,
     FINE,
@@ -28,6 +28,7 @@ from unitcell.known_crystals.sought import (
     recorded,
     simulated,
 )
+from unitcell.networks.training_library import seen_tilts
 from unitcell.networks.training_windows import WINDOW_SHAPE
 
 # Standardised thermal images differ by 0.03 rms from frozen phonons, but smoothly: it weighs as much noise as this.
@@ -56,7 +57,7 @@ class Reading:
 
     def misfit(self, tilts, signs):
         """Differences of octahedra tilted by (v, u, γ) from it, in standard deviations: ndarray (3,)."""
-        v, u, gamma = shown(tilts, signs)
+        v, u, gamma, _ = seen_tilts(np.array(to_pseudocubic(*tilts)), signs)
         pair = np.subtract(doubled(u, gamma), doubled(self.u, self.gamma))
         return np.array([(v - self.v) / self.sigma_v, *(pair / self.sigma_pair)])
 
@@ -229,9 +230,3 @@ def _far(x, other):
     """Whether two starts are worth a descent each."""
     depth = PLACE["thickness_A"]
     return np.abs((x - other)[1:3]).max() > APART[0] or abs(x[depth] - other[depth]) > APART[1]
-
-
-def shown(tilts, signs):
-    """(v, u, γ) that the image of octahedra tilted by (v, u, γ) shows: without what alternates along the beam."""
-    kept = np.where([sign == "+" for sign in signs[:2]] + [False], 0.0, to_pseudocubic(*tilts))
-    return np.array(to_projection(*kept))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from unitcell.crystals.tilt_coordinates import to_pseudocubic
-from unitcell.known_crystals.search import SIMULATION_OFF, Search, shown
+from unitcell.known_crystals.search import SIMULATION_OFF, Search
 from unitcell.known_crystals.sought import DISTORTION, MIDDLE, NAMES, ROUGH
 from unitcell.networks.training_library import seen_tilts
 from unitcell.scattering import Microscope
@@ -29,11 +29,11 @@ STARTS = (2, 8)  # besides the network's; the more where the first end poorly
 POOR = 0.65  # cost per pixel
 HOPELESS = 2.5  # starts are not tried whose misfit is so many times the least
 SPREAD_DEG = 2.0  # of the tilts of windows that were averaged
-# v, u, γ [degrees] by which fits of other frozen phonons of five leaning materials are off beyond their covariance.
+# v, u, γ [degrees] that fits are off by beyond their covariance: an estimate from fifteen frozen-phonon images of five
+# leaning materials, other than the committed ones. Intervals of twins show it to be too small where crystals meet.
 OFF_DEG = np.array([0.1, 0.4, 0.2])
 OFFSET_A, STRETCH = 0.03, 0.006  # what registration leaves of a window's position and distortion
 LOCAL = (0, 1, 2, *DISTORTION)
-SEEN = ("v", "u", "gamma", "alternation")
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,9 @@ class SpecimenFit:
         """What the image shows of octahedra turned by so much from the fit's, and its standard deviation."""
         start = np.array([self.values[name] for name in NAMES[:3]])
         tilts = np.array([seen_tilts(np.array(to_pseudocubic(*(start + one))), self.signs) for one in turned])
-        linear = np.stack([shown(one, self.signs) for one in np.eye(3)], axis=1)  # (3, 3): seen v, u, γ of true ones
+        linear = np.stack([seen_tilts(np.array(to_pseudocubic(*one)), self.signs)[:3] for one in np.eye(3)], axis=1)
         variance = np.einsum("ij,njk,ik->ni", linear, covariance, linear)
-        return tilts, np.sqrt(np.column_stack([variance, covariance[:, 0, 0]]))
+        return tilts, np.sqrt(np.column_stack([variance, covariance[:, [0, 1], [0, 1]].mean(1)]))
 
 
 def fit_specimen(seen, noise, read, materials, microscope=None, *, alternates=False, known=None):

@@ -89,7 +89,7 @@ def analyse(image, network, lattice_A=None, seed=0, *, lattice=None, known=None,
     words = verdict(tilts, patterns, found)
     tilts = tilts.join(patterns)
     warnings = [*said, *_of_the_image(image), *_of_the_lattice(image, lattice, expected_A), *_of_the_windows(tilts)]
-    warnings += _of_the_patterns(tilts)
+    warnings += [*_of_the_patterns(tilts), *_of_the_fits(tilts)]
     return Analysis(image, lattice, tilts, found, words, summarise(tilts), tilt_maps(tilts, image), warnings)
 
 
@@ -158,6 +158,21 @@ def _of_the_windows(tilts):
         yield (
             f"{alien:.0%} of the windows are unlike the images that the network was trained on (ood above {ALIEN:g}): "
             "do not trust their tilts; train for your microscope with 'unitcell train --microscope'."
+        )
+
+
+def _of_the_fits(tilts):
+    """What fits of known crystals do not tell."""
+    if "crystal" not in tilts:
+        return
+    read = tilts.dropna(subset="v_deg")
+    left = (read.crystal == "").mean()
+    if left:
+        yield f"None of the crystals given explains {left:.0%} of the columns: their tilts are the network's."
+    if read.crystal[read.crystal != ""].nunique() > 1:
+        yield (
+            "Several crystals were fitted: a window that spans two is no window of one, so near interfaces tilts may "
+            "be wrong by more than their intervals."
         )
 
 

@@ -91,6 +91,10 @@ def infer_tilts(image, network, lattice_A=None, seed=0, *, lattice=None, average
     table = lattice.b_columns[["row", "col", "x_px", "y_px"]].copy()
     components = (getattr(network, "familiarity", None) or {}).get("components") if averaged else None
     store = None if components is None else WindowStore(components)
+    if known and not store:
+        raise InputError(
+            "Known crystals are fitted to averaged windows, which this network cannot make: leave them out."
+        )
     with tqdm(total=len(table) * (2 if store else 1), desc="windows", disable=not progress) as bar:
         read = []
         for windows in iter_windows(image, lattice):
