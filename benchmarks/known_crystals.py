@@ -42,7 +42,7 @@ from unitcell.project import project_root
 from unitcell.scattering import Microscope
 from unitcell.surrogates.information import bounds_table
 from unitcell.twins.abf_twins import open_twin
-from unitcell.twins.twin_crystals import COMPOSITIONS, twin_layers
+from unitcell.twins.twin_crystals import COMPOSITIONS, IN_PLANE_A, twin_layers
 from unitcell.twins.twin_scores import TWINS, read_twin, score
 
 LEAST_A = 90.0
@@ -95,9 +95,10 @@ def twin_figures(pool):
 
 
 def twin_columns(name):
-    """Columns of a twin by the network alone, and with its crystals known."""
-    layers = {each.material: each.layer.lattice_A for each in twin_layers(name)}
-    materials = tuple(Material(*COMPOSITIONS[one], lattice_A) for one, lattice_A in layers.items())
+    """Columns of a twin by the network alone, and with its crystals known: lattice parameters are of their volumes."""
+    purest_last = sorted(twin_layers(name), key=lambda each: -each.film_share)
+    volumes = {each.material: IN_PLANE_A**2 * each.layer.lattice_A for each in purest_last}
+    materials = tuple(Material(*COMPOSITIONS[one], volume ** (1 / 3)) for one, volume in volumes.items())
     twin, network = open_twin(name), load_network()
     return [read_twin(twin, network, known)[1] for known in (None, KnownCrystals(materials, Microscope()))]
 

@@ -1,17 +1,21 @@
 """Tilts of crystals whose composition is known: what is simulated, what is fitted, what single windows add."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from unitcell.artefacts import load_dataset
 from unitcell.crystals import tilted_perovskite
+from unitcell.crystals.tilt_coordinates import to_pseudocubic
 from unitcell.data import fetch
 from unitcell.errors import InputError
+from unitcell.known_crystals import columns, specimen_fit
 from unitcell.known_crystals.columns import TILTS, KnownCrystals, known_crystals
 from unitcell.known_crystals.materials import parse_material
-from unitcell.known_crystals.search import Reading, Search
-from unitcell.known_crystals.sought import COARSE, MEAN, NAMES, PLACE, SPECIMEN, recorded, simulated
+from unitcell.known_crystals.search import BANDS_A, Reading, Search
+from unitcell.known_crystals.sought import COARSE, MEAN, NAMES, PLACE, SPECIMEN, expected, recorded, simulated
 from unitcell.known_crystals.specimen_fit import fit_specimen
 from unitcell.networks.tilt_network import errors
 from unitcell.networks.training_windows import standardise
@@ -68,6 +72,33 @@ def test_a_window_is_the_cell_twice_where_nothing_distorts_it():
     assert np.abs(turned - window).max() < 0.05
 
 
+def test_strains_keep_the_volume_and_a_shifts_follow_tilts_of_both_signs(monkeypatch):
+    seen = {}
+    images = "unitcell.known_crystals.sought.thermal_images"
+    monkeypatch.setattr(images, lambda crystal, *_, **options: seen.update(crystal=crystal) or torch.zeros(1, 40, 28))
+    x = MEAN.copy()
+    x[[0, 1, 2, PLACE["thickness_A"], PLACE["strain_xx"], PLACE["strain_yy"]]] = 0.0, 12.0, 9.2, 60.0, 0.02, -0.01
+    simulated(x, (parse_material("Ca,Ti,3.82"), "--+", Microscope()), COARSE)
+    lengths = np.array(seen["crystal"].info["pseudocubic_A"])
+    np.testing.assert_allclose(lengths[:2], [3.82 * 1.02, 3.82 * 0.99])
+    assert lengths.prod() == pytest.approx(3.82**3)
+    same = *to_pseudocubic(0.0, 12.0, 9.2), "--+", "Ca", "Ti", tuple(lengths)
+    shifted = tilted_perovskite(*same, a_shift=(0.066, 0.01))  # 6e-4 · 12 · 9.2
+    np.testing.assert_allclose(seen["crystal"].positions, shifted.positions, atol=0.003)
+    plain = tilted_perovskite(*same)
+    assert np.abs(seen["crystal"].positions - plain.positions).max() > 0.2
+
+
+def test_fits_of_one_image_are_expected_to_share_thickness_and_lens():
+    known = MEAN.copy()
+    known[[0, PLACE["thickness_A"], PLACE["defocus_A"], PLACE["crystal_tilt_x_mrad"]]] = 5.0, 150.0, 20.0, 3.0
+    mean, usual = expected(known)
+    assert mean[[PLACE["thickness_A"], PLACE["defocus_A"]]].tolist() == [150.0, 20.0]
+    assert mean[[0, PLACE["crystal_tilt_x_mrad"]]].tolist() == [0.0, 0.0]
+    assert 0 < usual[PLACE["thickness_A"]] < 50
+    assert expected()[1][PLACE["thickness_A"]] == 0  # anything
+
+
 def test_a_reading_is_indifferent_to_the_mirror_and_its_slopes_are_its_own():
     read, tilts = Reading(1.0, 2.0, 3.0, 0.3, 0.8), np.array([1.2, -2.5, -2.0])
     np.testing.assert_allclose(read.misfit(tilts, "---"), read.misfit(tilts * [1, -1, -1], "---"))
@@ -116,13 +147,72 @@ def test_single_windows_are_read_with_the_scatter_that_is_stated(fit, aluminate)
 def test_a_descent_lowers_its_cost_and_finds_a_thickness():
     how, x = (LAO, "---", Microscope()), MEAN.copy()
     x[[0, 1, 2, PLACE["thickness_A"], SPECIMEN, SPECIMEN + 2]] = 3.0, 2.0, 4.0, 90.0, 0.04, 0.04
-    search = Search(recorded(simulated(x, how, COARSE), x, 3.79)[0], 1e-4, how, Reading(2.0, 3.0, 3.0, 0.5, 2.0))
+    search = Search(recorded(simulated(x, how, COARSE), x, 3.79)[0], 1e-4, how, Reading(2.0, 3.0, 3.0, 0.5, 6.0))
     begin = x.copy()
     begin[[0, 1, 2, PLACE["thickness_A"]]] = 2.0, 3.0, 3.0, 100.0
-    end, cost = search.descend(begin, 6, effort=COARSE)
+    end, cost = search.descend(begin, 10, effort=COARSE)
     assert cost < 0.05 * search.cost(begin, search.window(begin, COARSE))
-    assert (np.abs(end - x)[:3] < [0.1, 0.4, 0.4]).all()
+    spread = np.sqrt(np.diag(specimen_fit._end(search, end, cost).covariance))
+    assert (spread < [0.12, 0.9, 0.7]).all()
+    assert (np.abs(end - x)[:3] < 2 * spread).all()
     assert end[PLACE["thickness_A"]] == pytest.approx(90, abs=3)
+
+
+def test_an_untilted_crystal_is_found_where_tilts_gain_too_little():
+    how, x = (LAO, "---", Microscope()), MEAN.copy()
+    x[[PLACE["thickness_A"], PLACE["defocus_A"], SPECIMEN, SPECIMEN + 2]] = 120.0, 5.0, 0.06, 0.06
+    seen = recorded(simulated(x, how, COARSE), x, 3.79)[0]
+    seen = seen + np.random.default_rng(0).normal(0, 0.03, len(seen))
+    search = Search(seen / seen.std(), 1e-3, how, Reading(0.1, 0.5, 2.5, 0.3, 2.0))
+    x[1:3] = 0.5, 2.5
+    tilted = specimen_fit._end(search, x, search.cost(x, search.window(x)))
+    fixed = Search(search.seen, 1e-3, how, search.read, turned=0)
+    (fit,) = specimen_fit._untilted(tilted, fixed)
+    assert fit.point[:3].tolist() == [0.0, 0.0, 0.0]
+    assert fit.values["thickness_A"] == pytest.approx(120, abs=6)
+    tilts, spread, _ = fit.read(search.seen[None], 1e-3)
+    np.testing.assert_allclose(tilts[0, :3], 0, atol=0.3)
+    assert 1.5 < spread[0, 1] < 3  # windows say as good as nothing of so small u and γ
+    x[:3] = 0.8, 1.0, 2.0
+    without = Search(search.seen, 1e-3, how, search.read, turned=1)
+    (fit,) = specimen_fit._untilted(specimen_fit._end(search, x, tilted.cost), without)
+    assert fit.point[1:3].tolist() == [0.0, 0.0]
+    assert abs(fit.point[0]) < 0.3  # which an image shows to first order, so it is found
+    x[:3] = 0.0, 6.5, 4.0
+    assert specimen_fit._untilted(specimen_fit._end(search, x, 1.0), fixed) == []  # tilted beyond doubt
+    x[:3] = 0.0, 3.0, 4.0
+    assert specimen_fit._untilted(specimen_fit._end(search, x, -1e5), fixed) == []  # tilts explain much more
+
+
+def test_starts_can_be_spread_over_thicknesses(aluminate):
+    windows, _ = aluminate
+    search = Search(windows.mean(0), 1e-3, (LAO, "---", Microscope()), Reading(5.5, 1.8, 0.3, 0.25, 2.0))
+    few, many = ([x[PLACE["thickness_A"]] for _, x in search.starts(2, spread)] for spread in (False, True))
+    assert len(few) <= 3
+    assert len(set(np.digitize(many, BANDS_A))) == len(BANDS_A) + 1
+
+
+def test_a_single_row_between_others_is_no_crystal(fit):
+    table = pd.DataFrame([(row, col) for row in range(5) for col in range(4)], columns=["row", "col"])
+    table["v_deg"] = 1.0
+    other = replace(fit, values=fit.values | {"gamma_deg": fit.values["gamma_deg"] + 6})
+    rows = table.row.to_numpy()
+    claims = [columns.Claim(one, np.flatnonzero(np.isin(rows, which)), None, None)
+              for one, which in ((fit, (0, 1)), (other, (2,)), (fit, (4,)), (fit, (3,)))]  # fmt: skip
+    assert [claim.places.tolist() for claim in columns._sound(table, claims)] == [
+        claims[0].places.tolist(), claims[2].places.tolist(), claims[3].places.tolist()
+    ]  # fmt: skip
+    table.loc[np.isin(rows, (1, 3)), "v_deg"] = np.nan  # outside the image: nobody can tell
+    assert columns._sound(table, claims[1:2]) == claims[1:2]
+
+
+def test_fits_that_other_tilts_rival_do_not_count(fit):
+    other = replace(fit, values=fit.values | {"gamma_deg": fit.values["gamma_deg"] + 6}, cost=1.05 * fit.cost)
+    near = replace(fit, values=fit.values | {"gamma_deg": fit.values["gamma_deg"] + 1}, cost=1.05 * fit.cost)
+    none = replace(fit, values=fit.values | dict.fromkeys(("v_deg", "u_deg", "gamma_deg"), 0.0), cost=1.01 * fit.cost)
+    assert specimen_fit.undisputed([fit, other]) == []
+    for sure in ([fit], [fit, near], [fit, replace(other, cost=2 * fit.cost)], [none, fit, other], []):
+        assert specimen_fit.undisputed(sure) == sure
 
 
 def test_columns_get_the_fit_of_their_crystal_and_others_keep_the_networks(aluminate, monkeypatch, fit):
@@ -131,8 +221,9 @@ def test_columns_get_the_fit_of_their_crystal_and_others_keep_the_networks(alumi
     noise = np.full(13, ((windows - windows.mean(0)) ** 2).mean() / 10)
     mean = windows.reshape(-1, 40, 56)[:40].reshape(4, 10, 40, 56).mean(1)
     shown = np.concatenate([np.repeat(mean, 3, axis=0), np.random.default_rng(0).normal(size=(1, 40, 56))])
-    table = pd.DataFrame({"row": 0, "col": np.arange(13)})
-    shown[1::2] = np.roll(shown[1::2], 14, axis=2)  # what the next column sees
+    table = pd.DataFrame({"row": [0] * 6 + [1] * 7, "col": [*range(6), *range(7)]})
+    odd = (table.row + table.col).to_numpy() % 2 == 1
+    shown[odd] = np.roll(shown[odd], 14, axis=2)  # what the next column sees
     table = table.assign(**{f"{name}_deg{end}": 1.0 for name in TILTS for end in ("", "_lo", "_hi")})
     fits = known_crystals(["La,Al,3.79"], Microscope().as_attributes()).refine(table, shown, noise)
     assert isinstance(known_crystals(["La,Al,3.79"], Microscope().as_attributes()), KnownCrystals)
@@ -140,7 +231,7 @@ def test_columns_get_the_fit_of_their_crystal_and_others_keep_the_networks(alumi
     assert (table.crystal[:12] == "LaAlO3").all()
     assert table.crystal[12] == ""
     assert table.v_deg[12] == 1.0
-    signs = np.where(np.arange(12) % 2, -1, 1)
+    signs = np.where(odd[:12], -1, 1)
     np.testing.assert_allclose(table.v_deg[:12] * signs, projection[0, 0], atol=0.6)
     assert (table.gamma_deg_lo >= 0).all()
     assert ((table.v_deg_lo <= table.v_deg) & (table.v_deg <= table.v_deg_hi)).all()

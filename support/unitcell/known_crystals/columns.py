@@ -2,27 +2,32 @@
 
 Averaged windows that look alike are fitted together (`known_crystals.specimen_fit`), those of odd columns shifted by
 one column spacing, which turns all tilts round. One fit after the other takes the windows that it explains, until all
-have been tried; thickness and lens are expected to be those of the fits before. Columns that no crystal explains, at
-interfaces above all, keep what the network says.
+have been tried; thickness and lens are expected to be those of the best fit before. The network's answer stays where no
+crystal explains a column, where quite other tilts explain it nearly as well, and in single rows of one crystal between
+others, which is no crystal but an interface.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 from tqdm.auto import tqdm
 
 from unitcell.crystals.tilt_coordinates import canonical, doubled, to_pseudocubic
 from unitcell.known_crystals.materials import parse_material
 from unitcell.known_crystals.search import Reading
-from unitcell.known_crystals.specimen_fit import fit_specimen
+from unitcell.known_crystals.specimen_fit import SpecimenFit, fit_specimen, undisputed
 from unitcell.networks.tilt_network import doubled_sigma
 from unitcell.networks.training_windows import WINDOW_SHAPE
 from unitcell.scattering import Microscope
 
 ALIKE = 0.06  # rms difference of windows that are fitted together, beyond noise
 UNEXPLAINED = 0.1  # rms difference from the best fit, beyond noise, with which a window keeps the network's answer
-FARTHEST_DEG = 3.0  # from a fit, beyond which windows are not linear in tilts
+TALL = 0.5  # share of the windows of a fit with another of its crystal above or below
+FARTHEST_DEG = 2.0  # from a fit, beyond which windows are not linear in tilts
+NOBODY, UNSEEN = -1, -2  # claim a window, or see it
+CANDIDATES = 32  # windows that are asked how many look like them
 FEWEST = 3  # windows worth a fit
 MOST_FITS = 24
 STANDS_OUT_DEG = 3.0  # alternation along the beam for which patterns are tried
@@ -34,6 +39,16 @@ def known_crystals(texts, card):
     """Crystals as `parse_material` reads them, seen by the microscope of a network's card: KnownCrystals."""
     scope = Microscope(*(card[key] for key in ("energy_eV", "semiangle_mrad", "inner_mrad", "outer_mrad")))
     return KnownCrystals(tuple(parse_material(text) for text in texts), scope)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Windows that a fit explains, with their v, u, γ, alternation and standard deviations [degrees]."""
+
+    fit: SpecimenFit
+    places: np.ndarray
+    tilts: np.ndarray
+    spread: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -70,23 +85,32 @@ class KnownCrystals:
         odd = ((table.row + table.col) % 2 == 1).to_numpy()
         flat = np.where(odd[:, None], _shifted(windows), windows.reshape(len(windows), -1)).astype(float)
         flat = (flat - flat.mean(1, keepdims=True)) / flat.std(1, keepdims=True)
-        left, fits, known = np.isfinite(flat).all(1), [], None
+        claims = _sound(table, self._claims(table, flat, noise, odd, progress))
         table["crystal"] = ""
+        for claim in claims:
+            _enter(table, claim, odd)
+        return [claim.fit for claim in claims]
+
+    def _claims(self, table, flat, noise, odd, progress):
+        """What one fit after the other explains: list of Claim."""
+        left, claims, best, tried = np.isfinite(flat).all(1), [], None, 0
         with tqdm(total=int(left.sum()), desc="fits", disable=not progress) as bar:
-            while left.any() and len(fits) < MOST_FITS:
+            while left.any() and tried < MOST_FITS:
                 group = _alike(flat, noise, left)
                 left[group] = False
                 if len(group) >= FEWEST:
-                    fits.append(self._fit(table, flat, noise, odd, group, known))
-                    # Windows that look otherwise may show the same specimen, turned a little further.
-                    explained = _enter(table, fits[-1], flat, noise, odd, np.union1d(group, np.flatnonzero(left)))
-                    known = fits[-1].point if len(explained) else known
-                    left[explained] = False
+                    tried += 1
+                    for fit in self._fit(table, flat, noise, odd, group, best)[:1]:
+                        # Windows that look otherwise may show the same specimen, turned a little further.
+                        claims.append(_claim(fit, flat, noise, np.union1d(group, np.flatnonzero(left))))
+                    claims = [claim for claim in claims if len(claim.places)]
+                    best = min((claim.fit for claim in claims), key=lambda fit: fit.cost, default=None)
+                    left[[place for claim in claims for place in claim.places]] = False
                 bar.update(bar.total - int(left.sum()) - bar.n)
-        return fits
+        return claims
 
-    def _fit(self, table, flat, noise, odd, group, known):
-        """The fit of the windows at some places."""
+    def _fit(self, table, flat, noise, odd, group, best):
+        """Fits of the windows at some places, the best first; none where they cannot decide."""
         weight = 1 / (noise[group] + ALIKE**2)
         seen = np.average(flat[group], axis=0, weights=weight)
         seen = (seen - seen.mean()) / seen.std()
@@ -96,15 +120,20 @@ class KnownCrystals:
         sigma_pair = np.median(doubled_sigma(np.full(len(group), np.hypot(*doubled(u, gamma))), half[1]))
         read = Reading(np.median(v[group]), u, gamma, np.median(half[0]), sigma_pair)
         alternates = np.median(table.alternation_deg.to_numpy()[group]) > STANDS_OUT_DEG
-        options = {"alternates": alternates, "known": known}
-        return fit_specimen(seen, noise[group].min() / 2, read, self.materials, self.microscope, **options)[0]
+        options = {"alternates": alternates, "known": best.point if best else None}
+        fits = fit_specimen(seen, noise[group].min() / 2, read, self.materials, self.microscope, **options)
+        return undisputed(fits)
 
 
 def _alike(flat, noise, left):
-    """Places of the windows that look like the surest one left."""
-    first = np.flatnonzero(left)[np.argmin(noise[left])]
-    apart = ((flat - flat[first]) ** 2).mean(1) - noise - noise[first]
-    return np.union1d(np.flatnonzero(left & (apart < ALIKE**2)), first)
+    """Places of the most windows left that look like one of them."""
+    places = np.flatnonzero(left)
+    asked = places[np.unique(np.linspace(0, len(places) - 1, CANDIDATES).astype(int))]
+    apart = 2 - 2 * flat @ flat[asked].T / flat.shape[1] - np.add.outer(noise, noise[asked])  # as windows are standard
+    groups = [
+        np.union1d(np.flatnonzero(left & (each < ALIKE**2)), first) for each, first in zip(apart.T, asked, strict=True)
+    ]
+    return max(groups, key=len)
 
 
 def _shifted(windows):
@@ -112,12 +141,39 @@ def _shifted(windows):
     return np.roll(windows, WINDOW_SHAPE[1] // 4, axis=2).reshape(len(windows), -1)
 
 
-def _enter(table, fit, flat, noise, odd, group):
-    """Write what a fit says of its windows into the table, where it explains them; returns those places."""
+def _claim(fit, flat, noise, group):
+    """The windows of some places that a fit explains."""
     tilts, spread, misfit = fit.read(flat[group], noise[group])
-    turned = np.abs(tilts[:, :3] - fit.read(fit.window[None], 1.0)[0][:, :3]).max(1)
+    turned = np.abs((tilts - fit.shown)[:, :3]).max(1)
     good = (misfit < UNEXPLAINED**2) & (turned < FARTHEST_DEG)
-    group, tilts, spread = group[good], tilts[good], spread[good]
+    return Claim(fit, group[good], tilts[good], spread[good])
+
+
+def _sound(table, claims):
+    """Claims whose crystal is at least two rows high: a fit of one row between others is a fit of what it is not."""
+    index = pd.MultiIndex.from_frame(table[["row", "col"]])
+    whose = pd.Series(np.where(table.v_deg.notna(), NOBODY, UNSEEN), index=index)
+    for number, claim in enumerate(claims):
+        whose.iloc[claim.places] = number
+    found = []
+    for claim in claims:
+        kin = [number for number, other in enumerate(claims) if _kin(claim.fit, other.fit)]
+        rows, cols = (table[name].to_numpy()[claim.places] for name in ("row", "col"))
+        beside = np.stack([whose.reindex(zip(rows + step, cols, strict=True), fill_value=UNSEEN) for step in (-1, 1)])
+        tall, can_tell = np.isin(beside, kin).any(0), (beside != UNSEEN).any(0)
+        if tall.sum() >= TALL * can_tell.sum():
+            found.append(claim)
+    return found
+
+
+def _kin(fit, other):
+    """Whether two fits are of one crystal."""
+    return fit.material == other.material and fit.tilted_like(other)
+
+
+def _enter(table, claim, odd):
+    """Write a claim into the table."""
+    fit, group, tilts, spread = claim.fit, claim.places, claim.tilts, claim.spread
     v = np.where(odd[group], -1, 1) * tilts[:, 0]
     u, gamma = canonical(tilts[:, 1], tilts[:, 2])
     alpha, beta, _ = to_pseudocubic(v, u, gamma)
@@ -131,4 +187,3 @@ def _enter(table, fit, flat, noise, odd, group):
         table.loc[rows, f"{name}_deg_lo"] = np.maximum(centres[name] - HALF_WIDTH * spreads[name], least)
         table.loc[rows, f"{name}_deg_hi"] = centres[name] + HALF_WIDTH * spreads[name]
     table.loc[rows, "crystal"] = str(fit.material)
-    return group

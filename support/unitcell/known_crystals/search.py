@@ -18,13 +18,12 @@ from unitcell.known_crystals.sought import (
     FINE,
     HIGH,
     LOW,
-    MEAN,
     NAMES,
     PLACE,
     ROUGH,
     SPECIMEN,
     STEP,
-    USUAL,
+    expected,
     recorded,
     simulated,
 )
@@ -37,8 +36,10 @@ DIFFERENCE = 0.2  # of a step, for slopes
 EVEN_DEG = 1.5  # images are even in (u, γ) together: nearer to zero than this, slopes are taken over this length
 FARTHEST_DEG = 4.0  # that one step may turn an octahedron
 FRESH = 3  # steps after which slopes are simulated anew
+TRIES = 8  # of shorter and shorter steps, before slopes are simulated anew
 SETTLED = 2e-3  # relative gain below which a descent ends
 DEPTHS_A = np.arange(30.0, 440.0, 15.0)
+BANDS_A = (100.0, 170.0, 240.0, 310.0)
 SOURCES_A2 = (0.005, 0.04, 0.12)
 DIRECTIONS_DEG = (-60, -20, 20, 60, 90)  # of (γ, u)
 APART = 1.0, 30.0  # starts differ by so many degrees or Å
@@ -80,13 +81,20 @@ class Search:
         See `unitcell.known_crystals.sought.simulated`.
     read : Reading
         What a network makes of it.
+    known : ndarray, optional
+        Another fit of the same image, near which its thickness and lens are expected.
+    turned : int
+        How many of v, u, γ are sought, the first of them; the others stay as they are.
     """
 
-    def __init__(self, seen, noise, how, read):
+    def __init__(self, seen, noise, how, read, known=None, *, turned=3):
         self.seen, self.how, self.read, self.variance = seen, how, read, noise + SIMULATION_OFF**2
         shifted = "+" in how[1] and "-" in how[1]
-        self.free = np.array([place for place, name in enumerate(NAMES) if shifted or name != "a_shift"])
-        self.stiffness = np.divide(1.0, USUAL**2, out=np.zeros_like(USUAL), where=USUAL > 0)[self.free]
+        self.turned = slice(turned)
+        fixed = [*range(turned, 3), *([] if shifted else [PLACE["a_shift"]])]
+        self.free = np.setdiff1d(np.arange(len(NAMES)), fixed)
+        self.known, (self.mean, usual) = known, expected(known)
+        self.stiffness = np.divide(1.0, usual**2, out=np.zeros_like(usual), where=usual > 0)[self.free]
 
     def window(self, x, effort=FINE):
         """w(x): ndarray (pixels,)."""
@@ -96,7 +104,7 @@ class Search:
         """Equation (1)."""
         misfit = self.seen - window
         of_network = self.read.misfit(x[:3], self.how[1])
-        usual = self.stiffness @ (x - MEAN)[self.free] ** 2
+        usual = self.stiffness @ (x - self.mean)[self.free] ** 2
         return misfit @ misfit / self.variance + usual + of_network @ of_network
 
     def slopes(self, x, places, effort=COARSE):
@@ -114,7 +122,7 @@ class Search:
         """Half the second derivative of the cost along the free places: ndarray (n, n)."""
         found = slopes.T @ slopes / self.variance + np.diag(self.stiffness)
         of_network = self.read.slopes(x[:3], self.how[1])
-        found[:3, :3] += of_network.T @ of_network
+        found[self.turned, self.turned] += (of_network.T @ of_network)[self.turned, self.turned]
         return found
 
     def descend(self, x, steps=10, fresh=FRESH, effort=FINE, rough=COARSE):
@@ -139,9 +147,9 @@ class Search:
     def _step(self, x, window, cost, slopes, damping, effort):
         """Corrected slopes, and the next point with its window, cost and damping, or None if none is lower."""
         curvature, by_network = self.curvature(x, slopes), self.read.slopes(x[:3], self.how[1])
-        pull = slopes.T @ (self.seen - window) / self.variance - self.stiffness * (x - MEAN)[self.free]
-        pull[:3] -= by_network.T @ self.read.misfit(x[:3], self.how[1])
-        for _ in range(4):
+        pull = slopes.T @ (self.seen - window) / self.variance - self.stiffness * (x - self.mean)[self.free]
+        pull[self.turned] -= (by_network.T @ self.read.misfit(x[:3], self.how[1]))[self.turned]
+        for _ in range(TRIES):
             damped = curvature + damping * np.diag(np.diag(curvature)) + 1e-9 * np.eye(len(pull))
             tried = x.copy()
             tried[self.free] += np.linalg.solve(damped, pull)
@@ -156,31 +164,33 @@ class Search:
             damping *= 5
         return slopes, None
 
-    def starts(self, count=2, known=None):
+    def starts(self, count=2, spread=False):
         """Points to descend from: list of (misfit, ndarray), the likeliest first.
 
         Parameters
         ----------
         count : int
             Besides what the network reads; its v is trusted, (u, γ) is tried in other directions and lengths.
-        known : ndarray, optional
-            A point for all that is not a tilt; by default thickness and source are searched for.
+        spread : bool
+            Add what suits best within bands of thickness: where tilts are wrong, so is the thickness that suits best.
         """
         tilts, found = (self.read.v, self.read.u, self.read.gamma), []
         for u, gamma in _pairs(*tilts[1:]):
-            x = MEAN.copy() if known is None else known.copy()
+            x = self.mean.copy()
             x[:3] = tilts[0], u, gamma
-            found += self._by_depth(x, known is None)
+            found += self._by_depth(x)
         found.sort(key=lambda each: each[0])
+        own = [each for each in found if np.allclose(each[1][1:3], tilts[1:])]
         kept = []
         for misfit, x in found:
-            if all(_far(x, other) for _, other in kept) and len(kept) < count:
+            if len(kept) < count and all(far(x, other) for _, other in kept):
                 kept.append((misfit, x))
-        own = next(each for each in found if np.allclose(each[1][1:3], tilts[1:]))
-        return kept if any(own[1] is x for _, x in kept) else [*kept, own]
+        kept += [*_by_band(own), *_by_band(found)] if spread else own[:1]
+        return list({id(x): (misfit, x) for misfit, x in kept}.values())
 
-    def _by_depth(self, x, anew):
-        """(misfit, point) at the thickness that suits best, for each of some sources."""
+    def _by_depth(self, x):
+        """(misfit, point) at some thicknesses, with some sources."""
+        anew = self.known is None
         depths = DEPTHS_A if anew else x[PLACE["thickness_A"]] * np.array([0.9, 1.0, 1.1])
         cells, found = simulated(x, self.how, ROUGH, depths), []
         for source in SOURCES_A2 if anew else (None,):
@@ -191,7 +201,7 @@ class Search:
                 offsets = [self._offset_A(each) for each in recorded(cells, points, self.how[0].lattice_A)]
                 points[:, PLACE["offset_x_A"] : PLACE["offset_y_A"] + 1] = offsets
             misfit = ((recorded(cells, points, self.how[0].lattice_A) - self.seen) ** 2).mean(1)
-            found += sorted(zip(misfit.tolist(), points, strict=True), key=lambda each: each[0])[:4]
+            found += zip(misfit.tolist(), points, strict=True)
         return found
 
     def _offset_A(self, window):
@@ -226,7 +236,13 @@ def _pairs(u, gamma):
     return [(u, gamma), (0.0, 0.3), *turned]
 
 
-def _far(x, other):
-    """Whether two starts are worth a descent each."""
+def _by_band(found):
+    """The first point of each band of thickness."""
+    bands = np.digitize([x[PLACE["thickness_A"]] for _, x in found], BANDS_A)
+    return [found[place] for place in np.unique(bands, return_index=True)[1]]
+
+
+def far(x, other):
+    """Whether two points are worth a descent each."""
     depth = PLACE["thickness_A"]
     return np.abs((x - other)[1:3]).max() > APART[0] or abs(x[depth] - other[depth]) > APART[1]

@@ -11,41 +11,55 @@ import torch
 
 from unitcell.abf.simulation import CELL_SHAPE
 from unitcell.crystals import beam_periods, tilted_perovskite
+from unitcell.crystals.perovskite import LARGEST_A_SHIFT
 from unitcell.crystals.tilt_coordinates import to_pseudocubic
 from unitcell.networks.training_windows import WINDOW_SHAPE, refine, sample_periodic, standardise
 from unitcell.scattering import fibonacci_points, thermal_images
 from unitcell.scattering.debye_waller import b_factors
 from unitcell.scattering.thermal import RETURNED
 
-# Step, least and largest value, and usual size (0: any) of what is sought. What has a direction has two components.
+# Step, least and largest value, usual size (0: any) of what is sought, and by how much it differs between fits of one
+# image (0: as usual). What has a direction has two components; strains keep the volume.
 # v, u and γ are those of the octahedron at the origin: where '+' alternates along the beam, the image shows a mean.
 SOUGHT = {
-    "v_deg": (1.0, -20.0, 20.0, 0.0), "u_deg": (1.0, -20.0, 20.0, 0.0), "gamma_deg": (1.0, -20.0, 20.0, 0.0),
-    "thickness_A": (15.0, 15.0, 600.0, 0.0), "defocus_A": (10.0, -80.0, 80.0, 12.0),
-    "astigmatism_x_A": (8.0, -40.0, 40.0, 6.0), "astigmatism_y_A": (8.0, -40.0, 40.0, 6.0),
-    "coma_x_A": (80.0, -500.0, 500.0, 85.0), "coma_y_A": (80.0, -500.0, 500.0, 85.0),
-    "spherical_A": (4e3, -2e4, 2e4, 4e3),
-    "crystal_tilt_x_mrad": (1.5, -8.0, 8.0, 2.0), "crystal_tilt_y_mrad": (1.5, -8.0, 8.0, 2.0),
-    "returned": (0.05, 0.0, 0.4, 0.06), "log_vibration": (0.2, -0.5, 0.5, 0.15),
-    "a_shift": (0.03, -0.02, 0.15, 0.05),
-    "source_xx_A2": (0.03, -0.05, 0.5, 0.0), "source_xy_A2": (0.03, -0.2, 0.2, 0.03),
-    "source_yy_A2": (0.03, -0.05, 0.5, 0.0),
-    "offset_x_A": (0.05, -0.8, 0.8, 0.1), "offset_y_A": (0.05, -0.8, 0.8, 0.1),
-    "stretch_xx": (0.01, -0.1, 0.1, 0.01), "stretch_xy": (0.01, -0.1, 0.1, 0.01),
-    "stretch_yx": (0.01, -0.1, 0.1, 0.01), "stretch_yy": (0.01, -0.1, 0.1, 0.01),
+    "v_deg": (1.0, -20.0, 20.0, 0.0, 0.0), "u_deg": (1.0, -20.0, 20.0, 0.0, 0.0),
+    "gamma_deg": (1.0, -20.0, 20.0, 0.0, 0.0),
+    "thickness_A": (15.0, 15.0, 600.0, 0.0, 15.0), "defocus_A": (10.0, -80.0, 80.0, 12.0, 6.0),
+    "astigmatism_x_A": (8.0, -40.0, 40.0, 6.0, 3.0), "astigmatism_y_A": (8.0, -40.0, 40.0, 6.0, 3.0),
+    "coma_x_A": (80.0, -500.0, 500.0, 85.0, 40.0), "coma_y_A": (80.0, -500.0, 500.0, 85.0, 40.0),
+    "spherical_A": (4e3, -2e4, 2e4, 4e3, 2e3),
+    "crystal_tilt_x_mrad": (1.5, -8.0, 8.0, 2.0, 0.0), "crystal_tilt_y_mrad": (1.5, -8.0, 8.0, 2.0, 0.0),
+    "returned": (0.05, 0.0, 0.4, 0.06, 0.0), "log_vibration": (0.2, -0.5, 0.5, 0.15, 0.0),
+    "a_shift": (0.5, -0.5, 3.0, 0.5, 0.0),
+    "strain_xx": (0.02, -0.08, 0.08, 0.015, 0.0), "strain_yy": (0.02, -0.08, 0.08, 0.015, 0.0),
+    "source_xx_A2": (0.03, -0.05, 0.5, 0.0, 0.02), "source_xy_A2": (0.03, -0.2, 0.2, 0.03, 0.01),
+    "source_yy_A2": (0.03, -0.05, 0.5, 0.0, 0.02),
+    "offset_x_A": (0.05, -0.8, 0.8, 0.1, 0.0), "offset_y_A": (0.05, -0.8, 0.8, 0.1, 0.0),
+    "stretch_xx": (0.01, -0.1, 0.1, 0.01, 0.0), "stretch_xy": (0.01, -0.1, 0.1, 0.01, 0.0),
+    "stretch_yx": (0.01, -0.1, 0.1, 0.01, 0.0), "stretch_yy": (0.01, -0.1, 0.1, 0.01, 0.0),
 }  # fmt: skip
 NAMES = tuple(SOUGHT)
 PLACE = {name: place for place, name in enumerate(NAMES)}
 SPECIMEN = PLACE["source_xx_A2"]  # of these must be simulated anew; what follows need not
 DISTORTION = tuple(range(PLACE["offset_x_A"], len(NAMES)))
-STEP, LOW, HIGH, USUAL = (np.array(part) for part in zip(*SOUGHT.values(), strict=True))
-MEAN = np.array([RETURNED if name == "returned" else 0.0 for name in NAMES])
+STEP, LOW, HIGH, USUAL, WITHIN = (np.array(part) for part in zip(*SOUGHT.values(), strict=True))
+MEAN = np.array([{"returned": RETURNED, "a_shift": 1.0}.get(name, 0.0) for name in NAMES])
 # Points over which the beam's directions are averaged, and cut-off [mrad]. With the first, slopes err by a tenth and
 # windows by 3 % of their standard deviation; with the last, by a hundredth and 1 %.
 ROUGH, COARSE, MIDDLE, FINE = (2, 38.0), (3, 40.0), (5, 40.0), (13, 42.0)
 K_SHIFT = np.array([0.3, 0.6])
-SECOND_SHIFT = 0.15  # of the alternating part of A displacements to the antipolar one, as in orthorhombic films
-LEAST_DIRECTION_DEG = 0.3  # tilts that give A displacements a direction
+# Antipolar displacements of A come with tilts of both signs, by a trilinear coupling: so many lattice parameters per
+# degree of '+' and degree of '-', which orthorhombic perovskites (CaTiO3, LaMnO3, EuMnO3) follow to a quarter; and the
+# alternating part of theirs.
+A_SHIFT, SECOND_SHIFT = 6e-4, 0.15
+LEAST_DIRECTION_DEG = 0.1  # tilts that give A displacements a direction
+
+
+def expected(known=None):
+    """Mean and usual size (0: any) of all that is sought; near another fit of the same image, if one is known."""
+    if known is None:
+        return MEAN, USUAL
+    return np.where(WITHIN > 0, known, MEAN), np.where(WITHIN > 0, WITHIN, USUAL)
 
 
 def simulated(x, how, effort, depths=None):
@@ -91,9 +105,11 @@ def _crystal(values, material, signs):
     """The tilted crystal, sites that elements share written as one of them."""
     tilts = to_pseudocubic(values["v_deg"], values["u_deg"], values["gamma_deg"])
     sizes = [np.linalg.norm([t for t, sign in zip(tilts, signs, strict=True) if sign == each]) for each in "+-"]
-    shift = values["a_shift"] if min(sizes) > LEAST_DIRECTION_DEG else 0.0
-    a_shift = (shift, SECOND_SHIFT * shift)
-    return tilted_perovskite(*tilts, signs, *material.stand_ins, material.lattice_A, a_shift=a_shift)
+    shift = A_SHIFT * values["a_shift"] * np.prod(sizes) if min(sizes) > LEAST_DIRECTION_DEG else 0.0
+    a_shift = np.clip((shift, SECOND_SHIFT * shift), -LARGEST_A_SHIFT, LARGEST_A_SHIFT)
+    lengths = 1 + np.array([values["strain_xx"], values["strain_yy"]])
+    lattice_A = material.lattice_A * np.array([*lengths, 1 / lengths.prod()])  # of the volume that is known
+    return tilted_perovskite(*tilts, signs, *material.stand_ins, tuple(lattice_A), a_shift=tuple(a_shift))
 
 
 def _through(values, microscope):

@@ -11,12 +11,12 @@ distortion follow from one linear solution,
 with J = dw/dt, s² their noise, and P what neighbours may differ by.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from unitcell.crystals.tilt_coordinates import to_pseudocubic
-from unitcell.known_crystals.search import SIMULATION_OFF, Search
+from unitcell.known_crystals.search import SIMULATION_OFF, Search, far
 from unitcell.known_crystals.sought import DISTORTION, MIDDLE, NAMES, ROUGH
 from unitcell.networks.training_library import seen_tilts
 from unitcell.scattering import Microscope
@@ -24,10 +24,15 @@ from unitcell.scattering import Microscope
 PATTERNS = ("---", "--+")
 ALTERNATING = ("+--", "-+-")  # tried where an alternation along the beam stands out
 # Steps of every start, how many of their ends go on, and up to how many times the least cost.
-STAGES = ((1, 5, 3.0), (2, 3, 1.4))
-STARTS = (2, 8)  # besides the network's; the more where the first end poorly
-POOR = 0.65  # cost per pixel
+STAGES = ((1, 8, 3.0), (2, 3, 1.4))
+STARTS = 2  # besides the network's
+POOR = 0.65  # cost per pixel, beyond which starts are spread over thicknesses
+GIVEN_UP = 2.0  # the same, beyond which another specimen of an image is not what windows show
 HOPELESS = 2.5  # starts are not tried whose misfit is so many times the least
+MAYBE_NONE_DEG = 6.0  # tilts up to which a fit without any is tried
+BELIEVED = 30.0  # cost that tilts gain, from which on they are believed
+LIKE_DEG = 2.5  # within which tilts count as the same
+RIVAL = 0.1  # by how much more, at most, other tilts may cost to be as likely
 SPREAD_DEG = 2.0  # of the tilts of windows that were averaged
 # v, u, γ [degrees] that fits are off by beyond their covariance: an estimate from fifteen frozen-phonon images of five
 # leaning materials, other than the committed ones. Intervals of twins show it to be too small where crystals meet.
@@ -70,6 +75,15 @@ class SpecimenFit:
         """The values as `unitcell.known_crystals.sought` has them: ndarray."""
         return np.array([self.values[name] for name in NAMES])
 
+    @property
+    def shown(self):
+        """v, u, γ and alternation as the image shows them: ndarray (4,) [degrees]."""
+        return seen_tilts(np.array(to_pseudocubic(*self.point[:3])), self.signs)
+
+    def tilted_like(self, other):
+        """Whether another fit has as good as the same tilts."""
+        return np.abs(np.abs(self.shown[:3]) - np.abs(other.shown[:3])).max() < LIKE_DEG
+
     def read(self, windows, noise):
         """Equation (1): tilts of single windows.
 
@@ -101,11 +115,16 @@ class SpecimenFit:
 
     def _seen(self, turned, covariance):
         """What the image shows of octahedra turned by so much from the fit's, and its standard deviation."""
-        start = np.array([self.values[name] for name in NAMES[:3]])
-        tilts = np.array([seen_tilts(np.array(to_pseudocubic(*(start + one))), self.signs) for one in turned])
+        tilts = [seen_tilts(np.array(to_pseudocubic(*(self.point[:3] + one))), self.signs) for one in turned]
         linear = np.stack([seen_tilts(np.array(to_pseudocubic(*one)), self.signs)[:3] for one in np.eye(3)], axis=1)
         variance = np.einsum("ij,njk,ik->ni", linear, covariance, linear)
-        return tilts, np.sqrt(np.column_stack([variance, covariance[:, [0, 1], [0, 1]].mean(1)]))
+        return np.array(tilts), np.sqrt(np.column_stack([variance, covariance[:, [0, 1], [0, 1]].mean(1)]))
+
+
+def undisputed(fits):
+    """What `fit_specimen` found; [] where quite different tilts are nearly as good as the best."""
+    rivals = [fit for fit in fits[1:] if fit.cost < (1 + RIVAL) * fits[0].cost and fits[0].shown[1:3].any()]
+    return fits if all(fit.tilted_like(fits[0]) for fit in rivals) else []
 
 
 def fit_specimen(seen, noise, read, materials, microscope=None, *, alternates=False, known=None):
@@ -126,46 +145,78 @@ def fit_specimen(seen, noise, read, materials, microscope=None, *, alternates=Fa
     alternates : bool
         Whether patterns whose tilts alternate along the beam are tried as well.
     known : ndarray, optional
-        A point near which all that is not a tilt is expected, from another fit of the same image.
+        Another fit of the same image, near which its thickness and lens are expected.
 
     Returns
     -------
     list of SpecimenFit
-        Of every material and pattern that was not given up, the best first.
+        Of every material and pattern that was not given up, the best first, none where `known` leads nowhere; before
+        them the best without tilts (or, near `known`, without u and γ) if what tilts gain is too little to be believed.
     """
     patterns = PATTERNS + (ALTERNATING if alternates else ())
     hows = [(material, signs, microscope or Microscope()) for material in materials for signs in patterns]
-    searches = [Search(seen, noise, how, read) for how in hows]
-    fits = []
-    for starts in STARTS if known is None else STARTS[:1]:
-        fits += _ends(searches, starts, known)
-        if min(fit.cost for fit in fits) < POOR * len(seen):
-            break
+    fits = _ends([Search(seen, noise, how, read, known) for how in hows])
+    if not fits:
+        return []
+    if known is None and fits[0].cost > POOR * len(seen):
+        hows = [how for how in hows if any(how[:2] == (fit.material, fit.signs) for fit in fits)]
+        fits += _ends([Search(seen, noise, how, read) for how in hows], spread=True)
+    best = min(fits, key=lambda fit: fit.cost)
+    how = (best.material, PATTERNS[0], hows[0][2])
+    for turned in (0,) if known is None else (0, 1):
+        if few := _untilted(best, Search(seen, noise, how, read, known, turned=turned)):
+            return [*few, *sorted(fits, key=lambda fit: fit.cost)]
     return sorted(fits, key=lambda fit: fit.cost)
 
 
-def _ends(searches, count, known):
-    """Fits where the best of some starts of every search end."""
+def _untilted(best, search):
+    """The best fit without its tilts, or without u and γ, if what they gain is too little to be believed.
+
+    Images hardly change with the first degrees of u and γ: a simulation that is a little off finds some where none are.
+    """
+    x, fixed = best.point, slice(search.turned.stop, 3)
+    if np.linalg.norm(x[fixed]) > MAYBE_NONE_DEG:
+        return []
+    x[fixed] = 0
+    x, cost = search.descend(x)
+    if cost > best.cost + BELIEVED:
+        return []
+    fit = _end(search, x, cost)
+    slopes = fit.slopes.copy()
+    slopes[:, 1:3] = 0  # of which windows say nothing
+    return [replace(fit, slopes=slopes)]
+
+
+def _ends(searches, spread=False):
+    """Fits where the best of some starts of every search end, the best first."""
     trials = []
     for material in dict.fromkeys(search.how[0] for search in searches):
         of_one = [search for search in searches if search.how[0] == material]
-        trials += [(misfit, search, x) for misfit, x in of_one[0].starts(count, known) for search in of_one]
+        trials += [(misfit, search, x) for misfit, x in of_one[0].starts(STARTS, spread) for search in of_one]
     least = min(misfit for misfit, *_ in trials)
-    trials = [(search, x) for misfit, search, x in trials if misfit < HOPELESS * least]
+    trials = [(search, x) for misfit, search, x in trials if spread or misfit < HOPELESS * least]
     for steps, most, worse in STAGES:
         ends = [(search, *search.descend(x, steps, effort=MIDDLE, rough=ROUGH)) for search, x in trials]
         least = min(cost for *_, cost in ends) + len(NAMES)
         ends = sorted((end for end in ends if end[2] <= worse * least), key=lambda end: end[2])
-        trials = [(search, x) for search, x, _ in ends[:most]]
-    best = {search.how: (search, x) for search, x in reversed(trials)}  # the lowest end of each material and pattern
-    return [_end(search, *search.descend(x)) for search, x in best.values()]
+        trials = []
+        for search, x, _ in ends:
+            if len(trials) < most and all(search is not other or far(x, there) for other, there in trials):
+                trials.append((search, x))
+    if ends[0][2] > GIVEN_UP * len(ends[0][0].seen) and searches[0].known is not None:
+        return []
+    if not spread:  # the lowest end of each material and pattern is enough
+        trials = {search.how: (search, x) for search, x in reversed(trials)}.values()
+    return sorted((_end(search, *search.descend(x)) for search, x in trials), key=lambda fit: fit.cost)
 
 
 def _end(search, x, cost):
     """The fit where a descent ended."""
     places = np.union1d(search.free, LOCAL)
-    slopes = search.slopes(x, places)
-    covariance = np.linalg.inv(search.curvature(x, slopes[:, np.isin(places, search.free)]))[:3, :3]
+    slopes, covariance = search.slopes(x, places), np.zeros((3, 3))
+    turned = search.turned
+    of_free = search.curvature(x, slopes[:, np.isin(places, search.free)])
+    covariance[turned, turned] = np.linalg.inv(of_free)[turned, turned]
     values = dict(zip(NAMES, map(float, x), strict=True))
     local = slopes[:, np.isin(places, LOCAL)]
     return SpecimenFit(values, search.how[0], search.how[1], float(cost), covariance, search.window(x), local)
