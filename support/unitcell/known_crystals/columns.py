@@ -100,7 +100,7 @@ class KnownCrystals:
                 left[group] = False
                 if len(group) >= FEWEST:
                     tried += 1
-                    for fit in self._fit(table, flat, noise, odd, group, best)[:1]:
+                    for fit in self._fit(table, flat, noise, odd, group, best):
                         # Windows that look otherwise may show the same specimen, turned a little further.
                         claims.append(_claim(fit, flat, noise, np.union1d(group, np.flatnonzero(left))))
                     claims = [claim for claim in claims if len(claim.places)]
@@ -110,7 +110,7 @@ class KnownCrystals:
         return claims
 
     def _fit(self, table, flat, noise, odd, group, best):
-        """Fits of the windows at some places, the best first; none where they cannot decide."""
+        """The best fit of the windows at some places, in a list; none where they cannot decide."""
         weight = 1 / (noise[group] + ALIKE**2)
         seen = np.average(flat[group], axis=0, weights=weight)
         seen = (seen - seen.mean()) / seen.std()
@@ -122,14 +122,16 @@ class KnownCrystals:
         alternates = np.median(table.alternation_deg.to_numpy()[group]) > STANDS_OUT_DEG
         options = {"alternates": alternates, "known": best.point if best else None}
         fits = fit_specimen(seen, noise[group].min() / 2, read, self.materials, self.microscope, **options)
-        return undisputed(fits)
+        return undisputed(fits)[:1]
 
 
 def _alike(flat, noise, left):
     """Places of the most windows left that look like one of them."""
     places = np.flatnonzero(left)
     asked = places[np.unique(np.linspace(0, len(places) - 1, CANDIDATES).astype(int))]
-    apart = 2 - 2 * flat @ flat[asked].T / flat.shape[1] - np.add.outer(noise, noise[asked])  # as windows are standard
+    apart = (
+        2 - 2 * (flat @ flat[asked].T) / flat.shape[1] - np.add.outer(noise, noise[asked])
+    )  # as windows are standard
     groups = [
         np.union1d(np.flatnonzero(left & (each < ALIKE**2)), first) for each, first in zip(apart.T, asked, strict=True)
     ]

@@ -123,7 +123,7 @@ class SpecimenFit:
 
 def undisputed(fits):
     """What `fit_specimen` found; [] where quite different tilts are nearly as good as the best."""
-    rivals = [fit for fit in fits[1:] if fit.cost < (1 + RIVAL) * fits[0].cost and fits[0].shown[1:3].any()]
+    rivals = [fit for fit in fits[1:] if fit.cost < (1 + RIVAL) * fits[0].cost and fits[0].point[1:3].any()]
     return fits if all(fit.tilted_like(fits[0]) for fit in rivals) else []
 
 
