@@ -2,7 +2,8 @@
 
 Each structure, thickness and dose is one image of 40 columns: sharp windows as in `accuracy.py`, whose mean is fitted
 (`unitcell.known_crystals.specimen_fit`) with thickness, lens and crystal tilt unknown; the network's answer is where
-the fit starts. Then the simulated twins of chapter 05, upright, at 5e4 e/Å². Three quarters of an hour on two cores.
+the fit starts. Then the simulated twins of chapter 05, upright, at 5e4 e/Å², and the real SrTiO3 image. About two hours
+on two cores.
 Prints tables, and one JSON line last, for windows beyond 90 Å at 3e4 e/Å² unless it says otherwise:
 
 * `rms_v`, `rms_u`, `rms_gamma` [degrees]: abTEM's SrTiO3 at 199 Å; `worst_…`: the largest over the other materials of
@@ -14,6 +15,7 @@ Prints tables, and one JSON line last, for windows beyond 90 Å at 3e4 e/Å² un
   crystal tilt are known, as they are from the other windows of its image; median over states and v, u, γ
 * `twins_v`, `twins_u`, `twins_gamma` [degrees], `twins_coverage`, `twins_far`, `twins_near`: over the twins with their
   crystals known, see `unitcell.twins.twin_scores.score`; `network_twins_…` with the network alone
+* `control_…`, as in `tilt_maps.py`: the real SrTiO3 image, known to be that
 """
 
 import argparse
@@ -26,11 +28,12 @@ import numpy as np
 import pandas as pd
 import torch
 from accuracy import STATES, WINDOWS, perfect_windows
+from tilt_maps import variants
 from tqdm import tqdm
 from unitcell.artefacts import load_dataset, save_table
 from unitcell.crystals.tilt_coordinates import halved
-from unitcell.data import fetch
-from unitcell.known_crystals.columns import KnownCrystals
+from unitcell.data import DataUnavailable, fetch, open_image
+from unitcell.known_crystals.columns import KnownCrystals, known_crystals
 from unitcell.known_crystals.materials import Material, parse_material
 from unitcell.known_crystals.search import Reading
 from unitcell.known_crystals.specimen_fit import fit_specimen
@@ -41,11 +44,13 @@ from unitcell.networks.truth_windows import NAMES, SHARP, true_images
 from unitcell.project import project_root
 from unitcell.scattering import Microscope
 from unitcell.surrogates.information import bounds_table
+from unitcell.tilts.analysis import analyse
 from unitcell.twins.abf_twins import open_twin
 from unitcell.twins.twin_crystals import COMPOSITIONS, IN_PLANE_A, twin_layers
 from unitcell.twins.twin_scores import TWINS, read_twin, score
 
 LEAST_A = 90.0
+CONTROL_NETWORK = "tilt_network_20mrad"  # for the microscope that the real image looks like it was taken with
 KNOWN = {f"{a}{b}O3": f"{a},{b},{lattice_A}" for a, b, lattice_A in MATERIALS}
 
 
@@ -55,7 +60,7 @@ def main():
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--doses", type=float, nargs="+", default=[3e4], help="e/Å²")
     parser.add_argument("--structures", type=int, default=4, help="of each material, at most")
-    parser.add_argument("--parts", nargs="+", default=["images", "bounds", "twins"], help="what to measure")
+    parser.add_argument("--parts", nargs="+", default=["images", "bounds", "twins", "control"], help="what to measure")
     default = project_root() / "support/unitcell/reference/known_crystals.csv"
     parser.add_argument("--out", type=Path, default=default, help="table of the images")
     given = parser.parse_args()
@@ -69,6 +74,8 @@ def main():
             found |= {f"crlb_ratio_{name}": bound_ratio(dose, pool) for name, dose in (("1e4", 1e4), ("1e5", 1e5))}
         if "twins" in given.parts:
             found |= twin_figures(pool)
+        if "control" in given.parts:
+            found |= control_figures(pool)
     print(json.dumps({name: round(float(value), 4) for name, value in found.items()}))
 
 
@@ -101,6 +108,26 @@ def twin_columns(name):
     materials = tuple(Material(*COMPOSITIONS[one], volume ** (1 / 3)) for one, volume in volumes.items())
     twin, network = open_twin(name), load_network()
     return [read_twin(twin, network, known)[1] for known in (None, KnownCrystals(materials, Microscope()))]
+
+
+def control_figures(pool):
+    """Largest medians and smallest shares of intervals that hold zero, over the real image and what is made of it."""
+    try:
+        found = variants(open_image("sto_110_abf"))
+    except DataUnavailable as missing:
+        print(f"No control: {missing}")
+        return {}
+    tables = dict(zip(found, pool.map(control_summary, found.values()), strict=True))
+    for name, table in tables.items():
+        print(name, table.loc[list(NAMES), ["median_deg", "contains_zero"]].round(2).to_dict())
+    figures = {f"control_{key}": max(abs(one.median_deg[key]) for one in tables.values()) for key in NAMES}
+    return figures | {f"control_zero_{key}": min(one.contains_zero[key] for one in tables.values()) for key in NAMES}
+
+
+def control_summary(image):
+    """Medians of tilts in an image of SrTiO3, and how many intervals hold zero."""
+    network = load_network(fetch(CONTROL_NETWORK))
+    return analyse(image, network, known=known_crystals([KNOWN["SrTiO3"]], network.card)).summary
 
 
 def summary(part):

@@ -1,10 +1,10 @@
 """Tilts column by column of an image whose crystals are known.
 
 Averaged windows that look alike are fitted together (`known_crystals.specimen_fit`), those of odd columns shifted by
-one column spacing, which turns all tilts round. One fit after the other takes the windows that it explains, until all
-have been tried; thickness and lens are expected to be those of the best fit before. The network's answer stays where no
-crystal explains a column, where quite other tilts explain it nearly as well, and in single rows of one crystal between
-others, which is no crystal but an interface.
+one column spacing, which turns all tilts round. What no fit explains yet is fitted next, until all has been tried;
+thickness and lens are expected to be those of the best fit before. A window is read by the fit that it misses least.
+The network's answer stays where no crystal explains a column, where quite other tilts explain it nearly as well, and in
+single rows of one crystal between others, which is no crystal but an interface.
 """
 
 from dataclasses import dataclass
@@ -31,6 +31,7 @@ CANDIDATES = 32  # windows that are asked how many look like them
 FEWEST = 3  # windows worth a fit
 MOST_FITS = 24
 STANDS_OUT_DEG = 3.0  # alternation along the beam for which patterns are tried
+RECORDED_DEG = 0.2  # of v: what every other oxygen is off by, 0.007 Å, after scan and registration
 HALF_WIDTH = stats.norm.ppf(0.95)
 TILTS = ("v", "u", "gamma", "alpha", "beta", "alternation")
 
@@ -84,30 +85,29 @@ class KnownCrystals:
         """
         odd = ((table.row + table.col) % 2 == 1).to_numpy()
         flat = np.where(odd[:, None], _shifted(windows), windows.reshape(len(windows), -1)).astype(float)
-        flat = (flat - flat.mean(1, keepdims=True)) / flat.std(1, keepdims=True)
-        claims = _sound(table, self._claims(table, flat, noise, odd, progress))
+        flat, share = _transmitted(flat, self.microscope, self.materials[0].lattice_A)
+        claims = _sound(table, self._claims(table, flat, share * noise, odd, progress))
         table["crystal"] = ""
         for claim in claims:
             _enter(table, claim, odd)
         return [claim.fit for claim in claims]
 
     def _claims(self, table, flat, noise, odd, progress):
-        """What one fit after the other explains: list of Claim."""
-        left, claims, best, tried = np.isfinite(flat).all(1), [], None, 0
+        """What one fit after the other explains, every window by the fit that it is nearest to: list of Claim."""
+        whole = np.isfinite(flat).all(1)
+        left, fits, misfits, tried = whole.copy(), [], [], 0
         with tqdm(total=int(left.sum()), desc="fits", disable=not progress) as bar:
             while left.any() and tried < MOST_FITS:
                 group = _alike(flat, noise, left)
                 left[group] = False
                 if len(group) >= FEWEST:
                     tried += 1
-                    for fit in self._fit(table, flat, noise, odd, group, best):
-                        # Windows that look otherwise may show the same specimen, turned a little further.
-                        claims.append(_claim(fit, flat, noise, np.union1d(group, np.flatnonzero(left))))
-                    claims = [claim for claim in claims if len(claim.places)]
-                    best = min((claim.fit for claim in claims), key=lambda fit: fit.cost, default=None)
-                    left[[place for claim in claims for place in claim.places]] = False
+                    found = self._fit(table, flat, noise, odd, group, min(fits, key=lambda fit: fit.cost, default=None))
+                    fits += found
+                    misfits += [_misfit(fit, flat, noise, whole) for fit in found]
+                    left &= np.isinf(misfits[-1:]).all(0)
                 bar.update(bar.total - int(left.sum()) - bar.n)
-        return claims
+        return _nearest(fits, misfits, flat, noise)
 
     def _fit(self, table, flat, noise, odd, group, best):
         """The best fit of the windows at some places, in a list; none where they cannot decide."""
@@ -123,6 +123,18 @@ class KnownCrystals:
         options = {"alternates": alternates, "known": best.point if best else None}
         fits = fit_specimen(seen, noise[group].min() / 2, read, self.materials, self.microscope, **options)
         return undisputed(fits)[:1]
+
+
+def _transmitted(flat, microscope, lattice_A):
+    """Windows with what the aperture can transmit, 2α/λ, standardised, and the share of white noise that is left.
+
+    What is finer is not of the specimen, and need not be white: scans that beat with the lattice show in every window.
+    """
+    y, x = (np.fft.fftfreq(size) * size for size in WINDOW_SHAPE)
+    finest = 2e-3 * microscope.semiangle_mrad / microscope.wavelength_A
+    kept = np.hypot(*np.meshgrid(x / (8**0.5 * lattice_A), y / (2 * lattice_A))) <= finest
+    found = np.fft.ifft2(np.fft.fft2(flat.reshape(-1, *WINDOW_SHAPE)) * kept).real.reshape(flat.shape)
+    return (found - found.mean(1, keepdims=True)) / found.std(1, keepdims=True), kept.mean()
 
 
 def _alike(flat, noise, left):
@@ -143,12 +155,23 @@ def _shifted(windows):
     return np.roll(windows, WINDOW_SHAPE[1] // 4, axis=2).reshape(len(windows), -1)
 
 
-def _claim(fit, flat, noise, group):
-    """The windows of some places that a fit explains."""
-    tilts, spread, misfit = fit.read(flat[group], noise[group])
+def _misfit(fit, flat, noise, whole):
+    """Variance per pixel by which windows miss a fit: ndarray (n,), infinite where it does not explain them."""
+    found = np.full(len(flat), np.inf)
+    tilts, _, misfit = fit.read(flat[whole], noise[whole])
     turned = np.abs((tilts - fit.shown)[:, :3]).max(1)
-    good = (misfit < UNEXPLAINED**2) & (turned < FARTHEST_DEG)
-    return Claim(fit, group[good], tilts[good], spread[good])
+    found[whole] = np.where((misfit < UNEXPLAINED**2) & (turned < FARTHEST_DEG), misfit, np.inf)
+    return found
+
+
+def _nearest(fits, misfits, flat, noise):
+    """Every window that is explained, with the fit that it misses least: list of Claim."""
+    found = []
+    for number, fit in enumerate(fits):
+        here = np.flatnonzero(np.isfinite(misfits[number]) & (np.argmin(misfits, axis=0) == number))
+        if len(here):
+            found.append(Claim(fit, here, *fit.read(flat[here], noise[here])[:2]))
+    return found
 
 
 def _sound(table, claims):
@@ -175,7 +198,8 @@ def _kin(fit, other):
 
 def _enter(table, claim, odd):
     """Write a claim into the table."""
-    fit, group, tilts, spread = claim.fit, claim.places, claim.tilts, claim.spread
+    fit, group, tilts = claim.fit, claim.places, claim.tilts
+    spread = np.sqrt(claim.spread**2 + np.array([RECORDED_DEG, 0.0, 0.0, 0.0]) ** 2)
     v = np.where(odd[group], -1, 1) * tilts[:, 0]
     u, gamma = canonical(tilts[:, 1], tilts[:, 2])
     alpha, beta, _ = to_pseudocubic(v, u, gamma)

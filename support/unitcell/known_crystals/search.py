@@ -9,6 +9,7 @@ slopes fifteen.
 """
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from unitcell.known_crystals.sought import (
     FINE,
     HIGH,
     LOW,
+    MIDDLE,
     NAMES,
     PLACE,
     ROUGH,
@@ -38,11 +40,16 @@ FARTHEST_DEG = 4.0  # that one step may turn an octahedron
 FRESH = 3  # steps after which slopes are simulated anew
 TRIES = 8  # of shorter and shorter steps, before slopes are simulated anew
 SETTLED = 2e-3  # relative gain below which a descent ends
-DEPTHS_A = np.arange(30.0, 440.0, 15.0)
+DEPTHS_A = np.arange(30.0, 530.0, 15.0)
 BANDS_A = (100.0, 170.0, 240.0, 310.0)
 SOURCES_A2 = (0.005, 0.04, 0.12)
 DIRECTIONS_DEG = (-60, -20, 20, 60, 90)  # of (γ, u)
-APART = 1.0, 30.0  # starts differ by so many degrees or Å
+# Crystals that lean are tried as well: from upright ones, descents end in wrong tilts and thicknesses.
+LEANS_MRAD = (-3.0, -1.5, 0.0, 1.5, 3.0)
+DEFOCI_A = (-30.0, 0.0, 30.0)
+LEANING = 2  # of the pairs (u, γ): as read, and none
+# By how much, in one of these, starts differ.
+APART = {"u_deg": 1.0, "gamma_deg": 1.0, "thickness_A": 30.0, "crystal_tilt_x_mrad": 2.0, "crystal_tilt_y_mrad": 2.0}
 LEAST_TILT_DEG = 3.0
 
 
@@ -125,12 +132,12 @@ class Search:
         found[self.turned, self.turned] += (of_network.T @ of_network)[self.turned, self.turned]
         return found
 
-    def descend(self, x, steps=10, fresh=FRESH, effort=FINE, rough=COARSE):
+    def descend(self, x, steps=24, effort=FINE, rough=MIDDLE):
         """From x down to a point and its cost, with windows of some effort and slopes of another."""
         window = self.window(x, effort)
         cost, damping, slopes, age = self.cost(x, window), 1e-2, None, 0
         for _ in range(steps):
-            if slopes is None or age >= fresh:
+            if slopes is None or age >= FRESH:
                 slopes, age = self.slopes(x, self.free, rough), 0
             slopes, found = self._step(x, window, cost, slopes, damping, effort)
             age += 1
@@ -140,8 +147,10 @@ class Search:
                 slopes, damping = None, 1e-2
                 continue
             gain, (x, window, cost, damping) = cost - found[2], found
-            if gain < SETTLED * cost and age > 1:
+            if gain < SETTLED * cost and age == 1:
                 break
+            if gain < SETTLED * cost:
+                slopes = None
         return x, cost
 
     def _step(self, x, window, cost, slopes, damping, effort):
@@ -174,11 +183,14 @@ class Search:
         spread : bool
             Add what suits best within bands of thickness: where tilts are wrong, so is the thickness that suits best.
         """
-        tilts, found = (self.read.v, self.read.u, self.read.gamma), []
-        for u, gamma in _pairs(*tilts[1:]):
-            x = self.mean.copy()
-            x[:3] = tilts[0], u, gamma
-            found += self._by_depth(x)
+        tilts, found = np.zeros(3), []
+        tilts[self.turned] = np.array([self.read.v, self.read.u, self.read.gamma])[self.turned]
+        for place, (u, gamma) in enumerate(_pairs(*tilts[1:]) if self.turned.stop == 3 else [tilts[1:]]):
+            for lens in self._lenses() if place < LEANING else [{}]:
+                x = self.mean.copy()
+                x[:3] = tilts[0], u, gamma
+                x[[PLACE[name] for name in lens]] = list(lens.values())
+                found += self._by_depth(x)
         found.sort(key=lambda each: each[0])
         own = [each for each in found if np.allclose(each[1][1:3], tilts[1:])]
         kept = []
@@ -187,6 +199,12 @@ class Search:
                 kept.append((misfit, x))
         kept += [*_by_band(own), *_by_band(found)] if spread else own[:1]
         return list({id(x): (misfit, x) for misfit, x in kept}.values())
+
+    def _lenses(self):
+        """Crystal tilts, and where fits of the image are not known defoci as well, to start from: iterator of dict."""
+        names = ("crystal_tilt_x_mrad", "crystal_tilt_y_mrad", *(["defocus_A"] if self.known is None else []))
+        for each in product(LEANS_MRAD, LEANS_MRAD, *([DEFOCI_A] if self.known is None else [])):
+            yield dict(zip(names, each, strict=True))
 
     def _by_depth(self, x):
         """(misfit, point) at some thicknesses, with some sources."""
@@ -244,5 +262,4 @@ def _by_band(found):
 
 def far(x, other):
     """Whether two points are worth a descent each."""
-    depth = PLACE["thickness_A"]
-    return np.abs((x - other)[1:3]).max() > APART[0] or abs(x[depth] - other[depth]) > APART[1]
+    return any(abs(x[PLACE[name]] - other[PLACE[name]]) > by for name, by in APART.items())

@@ -24,16 +24,17 @@ from unitcell.scattering import Microscope
 PATTERNS = ("---", "--+")
 ALTERNATING = ("+--", "-+-")  # tried where an alternation along the beam stands out
 # Steps of every start, how many of their ends go on, and up to how many times the least cost.
-STAGES = ((1, 8, 3.0), (2, 3, 1.4))
+STAGES = ((1, 8, 3.0), (2, 4, 1.4))
 STARTS = 2  # besides the network's
 POOR = 0.65  # cost per pixel, beyond which starts are spread over thicknesses
 GIVEN_UP = 2.0  # the same, beyond which another specimen of an image is not what windows show
 HOPELESS = 2.5  # starts are not tried whose misfit is so many times the least
-MAYBE_NONE_DEG = 6.0  # tilts up to which a fit without any is tried
+MAYBE_NONE_DEG = 2.5, 6.0  # v, and u and γ together, up to which a fit without u and γ is tried
 BELIEVED = 30.0  # cost that tilts gain, from which on they are believed
 LIKE_DEG = 2.5  # within which tilts count as the same
-RIVAL = 0.1  # by how much more, at most, other tilts may cost to be as likely
+RIVAL = 80.0  # by how much more, at most, other tilts may cost to be as likely
 SPREAD_DEG = 2.0  # of the tilts of windows that were averaged
+UNSEEN_DEG = 2.5  # of u and γ where an image shows none: simulated LSAT with γ = 4° can hardly be told from untilted
 # v, u, γ [degrees] that fits are off by beyond their covariance: an estimate from fifteen frozen-phonon images of five
 # leaning materials, other than the committed ones. Intervals of twins show it to be too small where crystals meet.
 OFF_DEG = np.array([0.1, 0.4, 0.2])
@@ -104,7 +105,7 @@ class SpecimenFit:
         apart, turned, spreads, misfit = windows - self.window, [], [], []
         for one, variance in zip(apart, noise, strict=True):
             inverse = np.linalg.inv(
-                self.slopes.T @ self.slopes / (variance + SIMULATION_OFF**2) + np.diag(_stiffness())
+                self.slopes.T @ self.slopes / (variance + SIMULATION_OFF**2) + np.diag(self._stiffness())
             )
             moved = inverse @ self.slopes.T @ one / (variance + SIMULATION_OFF**2)
             turned.append(moved[:3])
@@ -112,6 +113,11 @@ class SpecimenFit:
             misfit.append(np.mean((one - self.slopes @ moved) ** 2) - variance)
         tilts, spread = self._seen(np.array(turned), np.array(spreads))
         return tilts, spread, np.array(misfit)
+
+    def _stiffness(self):
+        """P of equation (1): ndarray (9,)."""
+        tilts = np.where(self.slopes[:, :3].any(0), SPREAD_DEG, UNSEEN_DEG)
+        return np.concatenate([tilts, [OFFSET_A] * 2, [STRETCH] * 4]) ** -2.0
 
     def _seen(self, turned, covariance):
         """What the image shows of octahedra turned by so much from the fit's, and its standard deviation."""
@@ -123,7 +129,7 @@ class SpecimenFit:
 
 def undisputed(fits):
     """What `fit_specimen` found; [] where quite different tilts are nearly as good as the best."""
-    rivals = [fit for fit in fits[1:] if fit.cost < (1 + RIVAL) * fits[0].cost and fits[0].point[1:3].any()]
+    rivals = [fit for fit in fits[1:] if fit.cost < fits[0].cost + RIVAL and fits[0].point[1:3].any()]
     return fits if all(fit.tilted_like(fits[0]) for fit in rivals) else []
 
 
@@ -151,7 +157,7 @@ def fit_specimen(seen, noise, read, materials, microscope=None, *, alternates=Fa
     -------
     list of SpecimenFit
         Of every material and pattern that was not given up, the best first, none where `known` leads nowhere; before
-        them the best without tilts (or, near `known`, without u and γ) if what tilts gain is too little to be believed.
+        them the best without u and γ if what these gain is too little to be believed.
     """
     patterns = PATTERNS + (ALTERNATING if alternates else ())
     hows = [(material, signs, microscope or Microscope()) for material in materials for signs in patterns]
@@ -163,28 +169,33 @@ def fit_specimen(seen, noise, read, materials, microscope=None, *, alternates=Fa
         fits += _ends([Search(seen, noise, how, read) for how in hows], spread=True)
     best = min(fits, key=lambda fit: fit.cost)
     how = (best.material, PATTERNS[0], hows[0][2])
-    for turned in (0,) if known is None else (0, 1):
-        if few := _untilted(best, Search(seen, noise, how, read, known, turned=turned)):
-            return [*few, *sorted(fits, key=lambda fit: fit.cost)]
-    return sorted(fits, key=lambda fit: fit.cost)
+    plain = _untilted(best, Search(seen, noise, how, read, known, turned=1))
+    return [*plain, *sorted(fits, key=lambda fit: fit.cost)]
 
 
 def _untilted(best, search):
-    """The best fit without its tilts, or without u and γ, if what they gain is too little to be believed.
+    """The best fit without u and γ if what they gain is too little to be believed.
 
     Images hardly change with the first degrees of u and γ: a simulation that is a little off finds some where none are.
+    They do with those of v, which is why crystals with a v are believed to be tilted otherwise as well.
     """
-    x, fixed = best.point, slice(search.turned.stop, 3)
-    if np.linalg.norm(x[fixed]) > MAYBE_NONE_DEG:
+    x, fixed, read, found = best.point, slice(search.turned.stop, 3), search.read, []
+    if _maybe_none(*x[:3]):
+        x[fixed] = 0
+        found.append(_end(search, *search.descend(x)))
+    if search.known is None and _maybe_none(read.v, read.u, read.gamma):
+        found += _ends([search], spread=True)  # which tilts may have led astray
+    fit = min(found, key=lambda fit: fit.cost, default=None)
+    if fit is None or fit.cost > best.cost + BELIEVED:
         return []
-    x[fixed] = 0
-    x, cost = search.descend(x)
-    if cost > best.cost + BELIEVED:
-        return []
-    fit = _end(search, x, cost)
     slopes = fit.slopes.copy()
     slopes[:, 1:3] = 0  # of which windows say nothing
     return [replace(fit, slopes=slopes)]
+
+
+def _maybe_none(v, u, gamma):
+    """Whether a crystal that seems so tilted may be one without u and γ."""
+    return abs(v) <= MAYBE_NONE_DEG[0] and np.hypot(u, gamma) <= MAYBE_NONE_DEG[1]
 
 
 def _ends(searches, spread=False):
@@ -220,8 +231,3 @@ def _end(search, x, cost):
     values = dict(zip(NAMES, map(float, x), strict=True))
     local = slopes[:, np.isin(places, LOCAL)]
     return SpecimenFit(values, search.how[0], search.how[1], float(cost), covariance, search.window(x), local)
-
-
-def _stiffness():
-    """P of equation (1)."""
-    return np.array([SPREAD_DEG**-2] * 3 + [OFFSET_A**-2] * 2 + [STRETCH**-2] * 4)
