@@ -28,11 +28,11 @@ import numpy as np
 import pandas as pd
 import torch
 from accuracy import STATES, WINDOWS, perfect_windows
-from tilt_maps import variants
+from tilt_maps import control
 from tqdm import tqdm
 from unitcell.artefacts import load_dataset, save_table
 from unitcell.crystals.tilt_coordinates import halved
-from unitcell.data import DataUnavailable, fetch, open_image
+from unitcell.data import fetch
 from unitcell.known_crystals.columns import KnownCrystals, known_crystals
 from unitcell.known_crystals.materials import Material, parse_material
 from unitcell.known_crystals.search import Reading
@@ -75,7 +75,7 @@ def main():
         if "twins" in given.parts:
             found |= twin_figures(pool)
         if "control" in given.parts:
-            found |= control_figures(pool)
+            found |= control(read_known, pool.map)
     print(json.dumps({name: round(float(value), 4) for name, value in found.items()}))
 
 
@@ -110,22 +110,8 @@ def twin_columns(name):
     return [read_twin(twin, network, known)[1] for known in (None, KnownCrystals(materials, Microscope()))]
 
 
-def control_figures(pool):
-    """Largest medians and smallest shares of intervals that hold zero, over the real image and what is made of it."""
-    try:
-        found = variants(open_image("sto_110_abf"))
-    except DataUnavailable as missing:
-        print(f"No control: {missing}")
-        return {}
-    tables = dict(zip(found, pool.map(control_summary, found.values()), strict=True))
-    for name, table in tables.items():
-        print(name, table.loc[list(NAMES), ["median_deg", "contains_zero"]].round(2).to_dict())
-    figures = {f"control_{key}": max(abs(one.median_deg[key]) for one in tables.values()) for key in NAMES}
-    return figures | {f"control_zero_{key}": min(one.contains_zero[key] for one in tables.values()) for key in NAMES}
-
-
-def control_summary(image):
-    """Medians of tilts in an image of SrTiO3, and how many intervals hold zero."""
+def read_known(image):
+    """Summary of what is read in an image that is known to be of SrTiO3."""
     network = load_network(fetch(CONTROL_NETWORK))
     return analyse(image, network, known=known_crystals([KNOWN["SrTiO3"]], network.card)).summary
 

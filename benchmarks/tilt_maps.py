@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -51,8 +52,8 @@ def main():
     """Twins, the control, and what large images cost."""
     network = load_network()
     other = load_network(fetch("tilt_network_20mrad"))
-    found = twins(network) | control(other)
-    found |= {f"{key}_30mrad": value for key, value in control(network).items()}
+    found = twins(network) | control(partial(read_alone, other))
+    found |= {f"{key}_30mrad": value for key, value in control(partial(read_alone, network)).items()}
     for side in (512, 4096):
         seconds, memory = command(side)
         found |= {f"seconds_{side}": seconds, f"memory_GB_{side}": memory}
@@ -85,14 +86,23 @@ def twins(network):
     )
 
 
-def control(network):
-    """Medians and intervals of the real image as it is and as others would have recorded it."""
+def read_alone(network, image):
+    """Summary of what a network by itself reads in an image."""
+    return analyse(image, network).summary
+
+
+def control(read, each=map):
+    """Medians and intervals of the real image as it is and as others would have recorded it.
+
+    `read` gives the summary of an image's analysis; `each` maps it, as `map` does.
+    """
     try:
         image = open_image("sto_110_abf")
     except DataUnavailable as missing:
         print(f"No control: {missing}")
         return {}
-    tables = {name: analyse(one, network).summary for name, one in variants(image).items()}
+    images = variants(image)
+    tables = dict(zip(images, each(read, images.values()), strict=True))
     rows = {
         name: {f"{key} {what}": one.loc[key, what] for what in ("median_deg", "contains_zero") for key in NAMES}
         for name, one in tables.items()

@@ -167,10 +167,9 @@ def fit_specimen(seen, noise, read, materials, microscope=None, *, alternates=Fa
     if known is None and fits[0].cost > POOR * len(seen):
         hows = [how for how in hows if any(how[:2] == (fit.material, fit.signs) for fit in fits)]
         fits += _ends([Search(seen, noise, how, read) for how in hows], spread=True)
-    best = min(fits, key=lambda fit: fit.cost)
-    how = (best.material, PATTERNS[0], hows[0][2])
-    plain = _untilted(best, Search(seen, noise, how, read, known, turned=1))
-    return [*plain, *sorted(fits, key=lambda fit: fit.cost)]
+        fits = sorted(fits, key=lambda fit: fit.cost)
+    how = (fits[0].material, PATTERNS[0], hows[0][2])
+    return [*_untilted(fits[0], Search(seen, noise, how, read, known, turned=1)), *fits]
 
 
 def _untilted(best, search):
