@@ -13,6 +13,7 @@ from unitcell.data import fetch
 from unitcell.errors import InputError
 from unitcell.known_crystals import columns, specimen_fit
 from unitcell.known_crystals.columns import TILTS, KnownCrystals, known_crystals
+from unitcell.known_crystals.gaps import ReadRow
 from unitcell.known_crystals.materials import parse_material
 from unitcell.known_crystals.search import BANDS_A, Reading, Search
 from unitcell.known_crystals.sought import COARSE, MEAN, NAMES, PLACE, SPECIMEN, expected, recorded, simulated
@@ -270,9 +271,19 @@ def test_columns_get_the_fit_of_their_crystal_and_others_keep_the_networks(alumi
     assert len(fits) >= 1
     assert (table.crystal[:12] == "LaAlO3").all()
     assert table.crystal[12] == ""
+    assert (table.crystal_share[:12] == 1).all()
+    assert np.isnan(table.crystal_share[12])
     assert table.v_deg[12] == 1.0
     signs = np.where(odd[:12], -1, 1)
     np.testing.assert_allclose(table.v_deg[:12] * signs, projection[0, 0], atol=0.6)
     assert (table.gamma_deg_lo >= 0).all()
     assert ((table.v_deg_lo <= table.v_deg) & (table.v_deg <= table.v_deg_hi)).all()
     assert len(NAMES) == len(fit.values)
+    between = ReadRow(np.array([11, 12]), LAO, 0.7, np.array([2.0, -3.0, -4.0, 0.0]), np.full(4, 0.1))
+    monkeypatch.setattr("unitcell.known_crystals.columns.read_gaps", lambda *given: [between])
+    known_crystals(["La,Al,3.79"], Microscope().as_attributes()).refine(table, shown, noise)
+    assert table.crystal_share[[10, 11, 12]].tolist() == [1.0, 0.7, 0.7]
+    assert (table.v_deg[[11, 12]] * np.where(odd[[11, 12]], -1, 1)).tolist() == [2.0, 2.0]
+    np.testing.assert_allclose(
+        table.loc[12, ["u_deg", "gamma_deg", "gamma_deg_hi"]].astype(float), [3, 4, 4.1645], atol=1e-3
+    )

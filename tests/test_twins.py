@@ -8,7 +8,14 @@ import pytest
 from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
 from unitcell.artefacts import load_dataset
-from unitcell.crystals import Layer, layered_perovskite, measure_tilts, require_sound, tilted_perovskite
+from unitcell.crystals import (
+    Layer,
+    corner_rotations,
+    layered_perovskite,
+    measure_tilts,
+    require_sound,
+    tilted_perovskite,
+)
 from unitcell.crystals.octahedra import lattice_block, tilt_signs
 from unitcell.errors import InputError
 from unitcell.registration.lattice import register
@@ -30,7 +37,6 @@ from unitcell.twins.twin_crystals import (
     RECIPES,
     THICKNESS_A,
     column_truth,
-    corner_rotations,
     twin_crystal,
     twin_layers,
 )

@@ -11,7 +11,7 @@ from unitcell.crystals.glazer import (
     parse_glazer,
 )
 from unitcell.crystals.gradients import tilted_positions
-from unitcell.crystals.layers import Layer, graded_layers, layered_perovskite
+from unitcell.crystals.layers import Layer, corner_rotations, graded_layers, layered_perovskite
 from unitcell.crystals.measurement import MeasuredTilts, measure_tilts, pseudocubic_axes
 from unitcell.crystals.octahedra import beam_periods, tilt_signs
 from unitcell.crystals.perovskite import tilted_perovskite
@@ -27,6 +27,7 @@ __all__ = [
     "MeasuredTilts",
     "along_zone",
     "beam_periods",
+    "corner_rotations",
     "from_file",
     "glazer_of",
     "glazer_perovskite",

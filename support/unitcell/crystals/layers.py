@@ -154,6 +154,25 @@ def graded_layers(low, high, counts, width=1.0):
     ]
 
 
+def corner_rotations(layers, octahedra):
+    """Rotations about a, b, c of octahedra in a periodic stack along [001], ndarray (n, 3) [degrees].
+
+    An oxygen lies at the mean of the two vertices put there, and four of them turn with a rotation about an
+    axis; to first order an octahedron n is therefore turned about axis v by
+
+        ω_n / 2 − Σ_m ω_m / 8,   m its four neighbours across v,
+
+    which is ω_n where neighbours turn the other way, as in every tilt pattern.
+    """
+    asked = _tilt_field(layers, _layer_index(len(layers), "y", periodic=True))
+    found = asked(octahedra) / 2
+    for axis in range(3):
+        for step in np.delete(np.eye(3, dtype=int), axis, axis=0):
+            for neighbours in (octahedra + step, octahedra - step):
+                found[:, axis] -= asked(neighbours)[:, axis] / 8
+    return found
+
+
 def _joint_signs(low, high):
     """The pattern that both sides follow: an axis at rest on one side takes the other side's sign."""
     signs = ""

@@ -3,8 +3,9 @@
 Averaged windows that look alike are fitted together (`known_crystals.specimen_fit`), those of odd columns shifted by
 one column spacing, which turns all tilts round. What no fit explains yet is fitted next, until all has been tried;
 thickness and lens are expected to be those of the best fit before. A window is read by the fit that it misses least.
-The network's answer stays where no crystal explains a column, where quite other tilts explain it nearly as well, and in
-single rows of one crystal between others, which is no crystal but an interface.
+A fit of single rows between others is dropped: they are no crystal but an interface. Rows between two crystals are read
+as layers afterwards (`known_crystals.gaps`). The network's answer stays where neither explains a column, and where
+quite other tilts of a crystal explain it nearly as well.
 """
 
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ from scipy import stats
 from tqdm.auto import tqdm
 
 from unitcell.crystals.tilt_coordinates import canonical, doubled, to_pseudocubic
+from unitcell.known_crystals.gaps import read_gaps
 from unitcell.known_crystals.materials import parse_material
 from unitcell.known_crystals.search import Reading
-from unitcell.known_crystals.specimen_fit import SpecimenFit, fit_specimen, undisputed
+from unitcell.known_crystals.specimen_fit import SpecimenFit, alike, fit_specimen, undisputed
 from unitcell.networks.tilt_network import doubled_sigma
 from unitcell.networks.training_windows import WINDOW_SHAPE
 from unitcell.scattering import Microscope
@@ -72,7 +74,8 @@ class KnownCrystals:
         Parameters
         ----------
         table : pandas.DataFrame
-            As the network has it; gets a column `crystal`, '' where no fit explains the window.
+            As the network has it; gets a column `crystal`, '' where no fit explains the window, and `crystal_share`,
+            how much of a row between two crystals is of the one that it has more of, and 1 elsewhere.
         windows : ndarray (n, 40, 56)
             Averaged and standardised, NaN where they leave the image.
         noise : ndarray (n,)
@@ -87,9 +90,15 @@ class KnownCrystals:
         flat = np.where(odd[:, None], _shifted(windows), windows.reshape(len(windows), -1)).astype(float)
         flat, share = _transmitted(flat, self.microscope, self.materials[0].lattice_A)
         claims = _sound(table, self._claims(table, flat, share * noise, odd, progress))
-        table["crystal"] = ""
+        between = read_gaps(table, claims, flat, share * noise, odd, self.microscope, progress)
+        table["crystal"], table["crystal_share"] = "", np.nan
         for claim in claims:
-            _enter(table, claim, odd)
+            _enter(table, claim.places, claim.tilts, claim.spread, odd)
+            table.loc[table.index[claim.places], ["crystal", "crystal_share"]] = str(claim.fit.material), 1.0
+        for row in between:
+            count = len(row.places)
+            _enter(table, row.places, np.tile(row.tilts, (count, 1)), np.tile(row.spread, (count, 1)), odd)
+            table.loc[table.index[row.places], ["crystal", "crystal_share"]] = str(row.material), row.share
         return [claim.fit for claim in claims]
 
     def _claims(self, table, flat, noise, odd, progress):
@@ -182,7 +191,7 @@ def _sound(table, claims):
         whose.iloc[claim.places] = number
     found = []
     for claim in claims:
-        kin = [number for number, other in enumerate(claims) if _kin(claim.fit, other.fit)]
+        kin = [number for number, other in enumerate(claims) if alike(claim.fit, other.fit)]
         rows, cols = (table[name].to_numpy()[claim.places] for name in ("row", "col"))
         beside = np.stack([whose.reindex(zip(rows + step, cols, strict=True), fill_value=UNSEEN) for step in (-1, 1)])
         tall, can_tell = np.isin(beside, kin).any(0), (beside != UNSEEN).any(0)
@@ -191,15 +200,9 @@ def _sound(table, claims):
     return found
 
 
-def _kin(fit, other):
-    """Whether two fits are of one crystal."""
-    return fit.material == other.material and fit.tilted_like(other)
-
-
-def _enter(table, claim, odd):
-    """Write a claim into the table."""
-    fit, group, tilts = claim.fit, claim.places, claim.tilts
-    spread = np.sqrt(claim.spread**2 + np.array([RECORDED_DEG, 0.0, 0.0, 0.0]) ** 2)
+def _enter(table, group, tilts, spread, odd):
+    """Write the tilts of some windows, as even columns show them, and their standard deviations into the table."""
+    spread = np.sqrt(spread**2 + np.array([RECORDED_DEG, 0.0, 0.0, 0.0]) ** 2)
     v = np.where(odd[group], -1, 1) * tilts[:, 0]
     u, gamma = canonical(tilts[:, 1], tilts[:, 2])
     alpha, beta, _ = to_pseudocubic(v, u, gamma)
@@ -212,4 +215,3 @@ def _enter(table, claim, odd):
         table.loc[rows, f"{name}_deg"] = centres[name]
         table.loc[rows, f"{name}_deg_lo"] = np.maximum(centres[name] - HALF_WIDTH * spreads[name], least)
         table.loc[rows, f"{name}_deg_hi"] = centres[name] + HALF_WIDTH * spreads[name]
-    table.loc[rows, "crystal"] = str(fit.material)

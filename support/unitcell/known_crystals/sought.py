@@ -79,10 +79,10 @@ def simulated(x, how, effort, depths=None):
     values, (count, cutoff) = dict(zip(NAMES, map(float, x), strict=True)), effort
     vibration = np.exp(values["log_vibration"])
     images = thermal_images(
-        _crystal(values, material, signs), _through(values, microscope),
+        _crystal(values, material, signs), through(values, microscope),
         [values["thickness_A"]] if depths is None else depths, (CELL_SHAPE[0], beam_periods(signs) * CELL_SHAPE[1]),
         returned=values["returned"], cutoff_mrad=max(cutoff, 1.2 * microscope.outer_mrad), excitation_per_A=0.0,
-        k_points=(fibonacci_points(count) + K_SHIFT + 0.5) % 1 - 0.5, shares=material.shares,
+        k_points=k_points(count), shares=material.shares,
         debye_waller_A2={name: b * vibration for name, b in b_factors(material.elements).items()},
     )  # fmt: skip
     return images[..., : CELL_SHAPE[1]].float()
@@ -101,18 +101,32 @@ def recorded(cells, x, lattice_A):
     return windows.flatten(1).double().numpy()
 
 
+def k_points(count):
+    """Directions of the beam over which images are averaged: ndarray (count, 2)."""
+    return (fibonacci_points(count) + K_SHIFT + 0.5) % 1 - 0.5
+
+
+def lengths_A(values, material):
+    """Pseudo-cubic lattice parameters along x, y, z [Å], strained, of the volume that is known: ndarray (3,)."""
+    lengths = 1 + np.array([values["strain_xx"], values["strain_yy"]])
+    return material.lattice_A * np.array([*lengths, 1 / lengths.prod()])
+
+
+def a_displacements(tilts, signs, size):
+    """A displacements, for `unitcell.crystals.tilted_perovskite`, that come with tilts (α, β, γ) of some signs."""
+    sizes = [np.linalg.norm([t for t, sign in zip(tilts, signs, strict=True) if sign == each]) for each in "+-"]
+    shift = A_SHIFT * size * np.prod(sizes) if min(sizes) > LEAST_DIRECTION_DEG else 0.0
+    return tuple(np.clip((shift, SECOND_SHIFT * shift), -LARGEST_A_SHIFT, LARGEST_A_SHIFT))
+
+
 def _crystal(values, material, signs):
     """The tilted crystal, sites that elements share written as one of them."""
     tilts = to_pseudocubic(values["v_deg"], values["u_deg"], values["gamma_deg"])
-    sizes = [np.linalg.norm([t for t, sign in zip(tilts, signs, strict=True) if sign == each]) for each in "+-"]
-    shift = A_SHIFT * values["a_shift"] * np.prod(sizes) if min(sizes) > LEAST_DIRECTION_DEG else 0.0
-    a_shift = np.clip((shift, SECOND_SHIFT * shift), -LARGEST_A_SHIFT, LARGEST_A_SHIFT)
-    lengths = 1 + np.array([values["strain_xx"], values["strain_yy"]])
-    lattice_A = material.lattice_A * np.array([*lengths, 1 / lengths.prod()])  # of the volume that is known
-    return tilted_perovskite(*tilts, signs, *material.stand_ins, tuple(lattice_A), a_shift=tuple(a_shift))
+    a_shift = a_displacements(tilts, signs, values["a_shift"])
+    return tilted_perovskite(*tilts, signs, *material.stand_ins, tuple(lengths_A(values, material)), a_shift=a_shift)
 
 
-def _through(values, microscope):
+def through(values, microscope):
     """The microscope with the lens and crystal tilt of a point."""
     astigmatism = complex(values["astigmatism_x_A"], values["astigmatism_y_A"])
     coma = complex(values["coma_x_A"], values["coma_y_A"])

@@ -127,6 +127,11 @@ class SpecimenFit:
         return np.array(tilts), np.sqrt(np.column_stack([variance, covariance[:, [0, 1], [0, 1]].mean(1)]))
 
 
+def alike(fit, other):
+    """Whether two fits are of one crystal."""
+    return fit.material == other.material and fit.tilted_like(other)
+
+
 def undisputed(fits):
     """What `fit_specimen` found; [] where quite different tilts are nearly as good as the best."""
     rivals = [fit for fit in fits[1:] if fit.cost < fits[0].cost + RIVAL and fits[0].point[1:3].any()]

@@ -209,7 +209,7 @@ def standardise(windows):
     return centred / centred.pow(2).mean(dim=(-2, -1), keepdim=True).sqrt().clamp_min(1e-12)
 
 
-def refine(cells, source_A2, lattice_A, tail=None):
+def refine(cells, source_A2, lattice_A, tail=None, *, extent_A=None):
     """Blur with a Gaussian source (and a tail) and sample twice as finely, exactly, in Fourier space.
 
     Parameters
@@ -220,14 +220,17 @@ def refine(cells, source_A2, lattice_A, tail=None):
         Covariance of the source (xx, xy, yy) [Å²].
     tail : tensor (count, 3), optional
         Weight, and displacement along x and y [Å], of a displaced copy.
+    extent_A : (float, float), optional
+        Height and width of the images [Å], where they are not 2a and √2·a.
 
     Returns
     -------
     tensor (count, 2 · rows, 2 · columns)
     """
     rows, columns = cells.shape[1:]
-    qy = torch.fft.fftfreq(rows, 2 * lattice_A / rows, device=cells.device, dtype=cells.dtype)
-    qx = torch.fft.rfftfreq(columns, math.sqrt(2) * lattice_A / columns, device=cells.device, dtype=cells.dtype)
+    height, width = extent_A or (2 * lattice_A, math.sqrt(2) * lattice_A)
+    qy = torch.fft.fftfreq(rows, height / rows, device=cells.device, dtype=cells.dtype)
+    qx = torch.fft.rfftfreq(columns, width / columns, device=cells.device, dtype=cells.dtype)
     qy, qx = torch.meshgrid(qy, qx, indexing="ij")
     spectrum = torch.fft.rfft2(cells) * source_damping(qx, qy, source_A2)
     if tail is not None:

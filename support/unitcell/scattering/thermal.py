@@ -18,8 +18,8 @@ def thermal_images(crystal, microscope, thicknesses_A, shape, returned=RETURNED,
 
     Parameters
     ----------
-    returned : float
-        ρ, between 0 and 1.
+    returned : float or tensor
+        ρ, between 0 and 1; a tensor that goes with (rows, columns) where it changes across the image.
     crystal, microscope, thicknesses_A, shape, cutoff_mrad, options
         See `annular_images`.
 

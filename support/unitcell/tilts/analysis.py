@@ -171,8 +171,8 @@ def _of_the_fits(tilts):
         yield f"None of the crystals given explains {left:.0%} of the columns: their tilts are the network's."
     if read.crystal[read.crystal != ""].nunique() > 1:
         yield (
-            "Several crystals were fitted: a window that spans two is no window of one, so near interfaces tilts may "
-            "be wrong by more than their intervals."
+            "Several crystals were fitted: a window that spans two is no window of one. Rows between two are read as "
+            "layers where nothing else explains them; others near interfaces may be wrong by more than their intervals."
         )
 
 

@@ -68,7 +68,8 @@ def infer_tilts(image, network, lattice_A=None, seed=0, *, lattice=None, average
         Whether to average windows; False reads each alone, as networks without `familiarity` do.
     known : unitcell.known_crystals.columns.KnownCrystals, optional
         Crystals of which the specimen is known to be made: their images are fitted from where the network puts tilts,
-        and `crystal` says whose fit a column has ('' where none explains it and the network's answer stays).
+        and `crystal` says whose fit a column has ('' where none explains it and the network's answer stays), with
+        `crystal_share`, how much of it a row between two crystals has.
     progress : bool
         Show how many windows are read.
 
@@ -224,6 +225,7 @@ def tilt_maps(tilts, image):
     if "crystal" in maps:
         maps["crystal"] = maps.crystal.fillna("").astype(str)
         maps["crystal"].attrs = {"units": "1", "long_name": "known crystal whose image was fitted; '' for none"}
+        maps["crystal_share"].attrs = {"units": "1", "long_name": "its share, of a row between two crystals; else 1"}
     for name, meaning in PATTERN_MEANING.items():
         if name in maps:
             maps[name].attrs = {"units": "1", "long_name": meaning}

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from unitcell.crystals import Layer, beam_periods, layered_perovskite
-from unitcell.crystals.octahedra import lattice_block, tilt_signs
+from unitcell.crystals import Layer, beam_periods, corner_rotations, layered_perovskite
+from unitcell.crystals.octahedra import lattice_block
 from unitcell.crystals.tilt_coordinates import to_projection
 from unitcell.errors import InputError
 
@@ -202,35 +202,6 @@ def column_truth(name, thickness_A=THICKNESS_A):
             | {"distance_cells": distances[row]}
         )
     return pd.DataFrame(rows)
-
-
-def corner_rotations(layers, octahedra):
-    """Rotations about a, b, c of octahedra in a periodic stack along [001], ndarray (n, 3) [degrees].
-
-    An oxygen lies at the mean of the two vertices put there, and four of them turn with a rotation about an
-    axis; to first order an octahedron n is therefore turned about axis v by
-
-        ω_n / 2 − Σ_m ω_m / 8,   m its four neighbours across v,
-
-    which is ω_n where neighbours turn the other way, as in every tilt pattern.
-    """
-    found = np.zeros(octahedra.shape)
-    for axis in range(3):
-        found[:, axis] = _asked(layers, octahedra)[:, axis] / 2
-        for step in np.delete(np.eye(3, dtype=int), axis, axis=0):
-            for neighbours in (octahedra + step, octahedra - step):
-                found[:, axis] -= _asked(layers, neighbours)[:, axis] / 8
-    return found
-
-
-def _asked(layers, octahedra):
-    """The rotations that layers ask of their octahedra [degrees]: (n, 3)."""
-    found = np.empty(octahedra.shape)
-    index = octahedra[:, 2] % len(layers)
-    for number, layer in enumerate(layers):
-        here = index == number
-        found[here] = tilt_signs(layer.signs, octahedra[here]) * layer.tilts
-    return found
 
 
 def _layer(tilts, signs, a_site, b_site, lattice_A):
