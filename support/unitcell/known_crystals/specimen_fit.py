@@ -30,7 +30,7 @@ POOR = 0.65  # cost per pixel, beyond which starts are spread over thicknesses
 GIVEN_UP = 2.0  # the same, beyond which another specimen of an image is not what windows show
 HOPELESS = 2.5  # starts are not tried whose misfit is so many times the least
 MAYBE_NONE_DEG = 2.5, 6.0  # v, and u and γ together, up to which a fit without u and γ is tried
-BELIEVED = 30.0  # cost that tilts gain, from which on they are believed
+BELIEVED = 0.02  # share of the cost that tilts gain, from which on they are believed
 LIKE_DEG = 2.5  # within which tilts count as the same
 RIVAL = 80.0  # by how much more, at most, other tilts may cost to be as likely
 SPREAD_DEG = 2.0  # of the tilts of windows that were averaged
@@ -190,7 +190,7 @@ def _untilted(best, search):
     if search.known is None and _maybe_none(read.v, read.u, read.gamma):
         found += _ends([search], spread=True)  # which tilts may have led astray
     fit = min(found, key=lambda fit: fit.cost, default=None)
-    if fit is None or fit.cost > best.cost + BELIEVED:
+    if fit is None or fit.cost > best.cost * (1 + BELIEVED):
         return []
     slopes = fit.slopes.copy()
     slopes[:, 1:3] = 0  # of which windows say nothing
