@@ -33,7 +33,7 @@ Crystals = Annotated[
     typer.Option(
         "--crystal",
         help="What the specimen is made of, where it is known: A site, B site, lattice parameter [Å], such as "
-        "La0.7Sr0.3,Mn,3.88. Again for each crystal. Takes minutes; less sure near interfaces.",
+        "La0.7Sr0.3,Mn,3.875. Again for each crystal. Takes minutes; less sure near interfaces.",
     ),
 ]
 Seed = Annotated[int, typer.Option()]
