@@ -27,6 +27,7 @@ from unitcell.networks.training_windows import (
     WINDOW_SHAPE,
     Conditions,
     WindowPool,
+    cell_extent_A,
     draw_windows,
     record,
     refine,
@@ -56,7 +57,7 @@ def test_fourier_refinement_is_exact_for_band_limited_images():
     def wave(x, y):
         return np.cos(2 * np.pi * (3 * x - 5 * y) + 0.3) + 0.5 * np.sin(2 * np.pi * 7 * y)
 
-    fine = refine(torch.tensor(wave(x, y))[None], torch.zeros(1, 3, dtype=torch.float64), 3.905)
+    fine = refine(torch.tensor(wave(x, y))[None], torch.zeros(1, 3, dtype=torch.float64), cell_extent_A(3.905))
     assert fine[0].numpy() == pytest.approx(wave(fx, fy), abs=1e-10)
 
 
@@ -79,7 +80,7 @@ def test_noise_has_the_variance_of_counting(process):
     cells = process.images(torch.zeros(200, 3), torch.full((200,), 120.0))
     conditions = Conditions(dose=(1e4, 1e4), source_A=(0.2, 0.2), **STILL)
     low = record(cells, 3.905, conditions, torch.Generator().manual_seed(1))
-    blurred = refine(cells[:1], torch.tensor([[0.04, 0.0, 0.04]]), 3.905)
+    blurred = refine(cells[:1], torch.tensor([[0.04, 0.0, 0.04]]), cell_extent_A(3.905))
     area = (3.905 / 20) * (3.905 / np.sqrt(2) / 14)
     expected = float(cells[0].mean() / (1e4 * area) / blurred.var())
     measured = float((low / low.std(dim=(1, 2), keepdim=True)).var(dim=0).mean())

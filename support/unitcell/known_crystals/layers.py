@@ -16,8 +16,8 @@ import torch
 from unitcell.abf.simulation import CELL_SHAPE
 from unitcell.crystals import Layer, beam_periods, layered_perovskite
 from unitcell.crystals.tilt_coordinates import to_pseudocubic
-from unitcell.known_crystals.sought import NAMES, a_displacements, k_points, lengths_A, through
-from unitcell.networks.training_windows import WINDOW_SHAPE, refine, sample_periodic, standardise
+from unitcell.known_crystals.sought import NAMES, a_displacements, k_points, lengths_A, through, windows_of
+from unitcell.networks.training_windows import refine
 from unitcell.scattering import thermal_images
 from unitcell.scattering.debye_waller import b_factors
 
@@ -112,7 +112,7 @@ class Stack:
         )  # fmt: skip
         source = torch.tensor([[values[f"source_{each}_A2"] for each in ("xx", "xy", "yy")]])
         extent = float(crystal.cell[1, 1]), float(2**0.5 * lengths[0])
-        fine = refine(image[..., : CELL_SHAPE[1]].float(), source, None, extent_A=extent)
+        fine = refine(image[..., : CELL_SHAPE[1]].float(), source, extent)
         pitches = tuple((float(lengths[0]), height) for height in heights[:2])
         return StackImage(fine, extent, float(centres[1]), pitches)
 
@@ -175,17 +175,12 @@ class StackImage:
         distortions : ndarray (n, 6)
             Offset (x, y) [Å] and stretch (xx, xy, yx, yy).
         """
-        (pitch_x, pitch_y), (rows, columns) = self.pitches_A[which], WINDOW_SHAPE
         given = torch.as_tensor(distortions, dtype=torch.float32)
-        y = (torch.arange(rows) - rows // 2) * (2 / rows * pitch_y)
-        x = (torch.arange(columns) - columns // 2) * (8**0.5 / columns * pitch_x)
-        flat = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
-        position = torch.einsum("nij,hwj->nhwi", torch.eye(2) + given[:, 2:].reshape(-1, 2, 2), flat)
-        position = position + given[:, None, None, :2]
+        offset, stretch = given[:, :2], given[:, 2:].reshape(-1, 2, 2)
         if which:  # around the next column along [110], as windows of all rows are
-            position = position + torch.tensor([self.extent_A[1] / 2, self.next_A])
+            offset = offset + torch.tensor([self.extent_A[1] / 2, self.next_A])
         fine = self.fine.expand(len(given), -1, -1)
-        return standardise(sample_periodic(fine, position, self.extent_A)).flatten(1).double().numpy()
+        return windows_of(fine, self.extent_A, self.pitches_A[which], offset, stretch)
 
 
 def moved(row, step):

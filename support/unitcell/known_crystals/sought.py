@@ -13,7 +13,7 @@ from unitcell.abf.simulation import CELL_SHAPE
 from unitcell.crystals import beam_periods, tilted_perovskite
 from unitcell.crystals.perovskite import LARGEST_A_SHIFT
 from unitcell.crystals.tilt_coordinates import to_pseudocubic
-from unitcell.networks.training_windows import WINDOW_SHAPE, refine, sample_periodic, standardise
+from unitcell.networks.training_windows import cell_extent_A, pixel_positions, refine, sample_periodic, standardise
 from unitcell.scattering import fibonacci_points, thermal_images
 from unitcell.scattering.debye_waller import b_factors
 from unitcell.scattering.thermal import RETURNED
@@ -92,13 +92,27 @@ def recorded(cells, x, lattice_A):
     """Standardised windows, flat: ndarray (n, pixels), of cells (n, rows, columns) recorded as points (n, ·) say."""
     rest = torch.as_tensor(np.atleast_2d(x)[:, SPECIMEN:], dtype=torch.float32)
     source, offset, stretch = rest[:, :3], rest[:, 3:5], rest[:, 5:].reshape(-1, 2, 2)
-    rows, columns = WINDOW_SHAPE
-    y, along_x = (torch.arange(rows) - rows // 2) * 2 / rows, (torch.arange(columns) - columns // 2) * 8**0.5 / columns
-    flat = lattice_A * torch.stack(torch.meshgrid(along_x, y, indexing="xy"), dim=-1)
-    position = torch.einsum("nij,hwj->nhwi", torch.eye(2) + stretch, flat) + offset[:, None, None]
-    fine = refine(cells, source, lattice_A)
-    windows = standardise(sample_periodic(fine, position, (2 * lattice_A, 2**0.5 * lattice_A)))
-    return windows.flatten(1).double().numpy()
+    extent_A = cell_extent_A(lattice_A)
+    return windows_of(refine(cells, source, extent_A), extent_A, (lattice_A, lattice_A), offset, stretch)
+
+
+def windows_of(fine, extent_A, pitches_A, offset, stretch):
+    """Standardised windows, flat: ndarray (n, pixels).
+
+    Parameters
+    ----------
+    fine : tensor (n, rows, columns)
+        Periodic images.
+    extent_A : (float, float)
+        Their height and width [Å].
+    pitches_A : (float, float)
+        Lattice parameters along x and y [Å].
+    offset, stretch : tensor (n, 2), (n, 2, 2)
+        How far (x, y) the middle of a window lies from the first pixel [Å], and its distortion.
+    """
+    distortion = torch.eye(2) + stretch
+    position = torch.einsum("nij,hwj->nhwi", distortion, pixel_positions(pitches_A)) + offset[:, None, None]
+    return standardise(sample_periodic(fine, position, extent_A)).flatten(1).double().numpy()
 
 
 def k_points(count):

@@ -23,7 +23,14 @@ from unitcell.artefacts import written
 from unitcell.errors import InputError
 from unitcell.micrographs.image_formation import source_covariance
 from unitcell.networks.training_library import Specimens, specimen_images
-from unitcell.networks.training_windows import WINDOW_SHAPE, refine, sample_periodic, standardise
+from unitcell.networks.training_windows import (
+    WINDOW_SHAPE,
+    cell_extent_A,
+    pixel_positions,
+    refine,
+    sample_periodic,
+    standardise,
+)
 from unitcell.registration.lattice import extract_windows, register
 from unitcell.scattering import Microscope
 from unitcell.scattering.thermal import RETURNED
@@ -229,11 +236,9 @@ def _cell(values, material, energy_eV):
 def _recorded(cell, source, lattice_A):
     """A window (40, 56) of a cell (1, rows, columns), blurred and set off by the last five of `SEARCHED`."""
     sd, ratio, angle = (torch.tensor([float(value)]) for value in source[:3])
-    fine = refine(cell, source_covariance(torch.exp(sd), torch.exp(ratio), angle), lattice_A)
-    rows, columns = WINDOW_SHAPE
-    y, x = (torch.arange(rows) - rows // 2) * 2 / rows, (torch.arange(columns) - columns // 2) * 8**0.5 / columns
-    flat = lattice_A * torch.stack(torch.meshgrid(x, y, indexing="xy"), -1) + torch.tensor(source[3:]).float()
-    return standardise(sample_periodic(fine, flat[None], (2 * lattice_A, 2**0.5 * lattice_A)))[0]
+    fine = refine(cell, source_covariance(torch.exp(sd), torch.exp(ratio), angle), cell_extent_A(lattice_A))
+    position = pixel_positions((lattice_A, lattice_A)) + torch.tensor(source[3:]).float()
+    return standardise(sample_periodic(fine, position[None], cell_extent_A(lattice_A)))[0]
 
 
 def _checked(window):

@@ -145,15 +145,15 @@ def distorted(cells, lattice_A, conditions, generator, shape=WINDOW_SHAPE):
     uniform = _Uniform(generator, cells)
     count = len(cells)
     tails = _tails(count, conditions, uniform) if conditions.tail else None
-    fine = refine(cells, _sources(count, conditions, uniform), lattice_A, tails)
+    fine = refine(cells, _sources(count, conditions, uniform), cell_extent_A(lattice_A), tails)
     position = _positions(count, lattice_A, conditions, uniform, shape)
-    return sample_periodic(fine, position, (2 * lattice_A, math.sqrt(2) * lattice_A))
+    return sample_periodic(fine, position, cell_extent_A(lattice_A))
 
 
 def counted(ideal, lattice_A, conditions, generator):
     """Windows as a detector counts them at a dose drawn for each, standardised: (count, rows, columns)."""
     low, high = (math.log(x) for x in conditions.dose)
-    area = math.prod(_pitch_A(lattice_A, ideal.shape[1:]))
+    area = math.prod(_pixel_A((lattice_A, lattice_A), ideal.shape[1:]))
     electrons = torch.exp(_Uniform(generator, ideal)(low, high, (len(ideal), 1, 1))) * area
     # Poisson counts: above 50 electrons a pixel, a normal distribution of the same variance.
     noise = torch.randn(ideal.shape, generator=generator, device=ideal.device, dtype=ideal.dtype)
@@ -209,26 +209,26 @@ def standardise(windows):
     return centred / centred.pow(2).mean(dim=(-2, -1), keepdim=True).sqrt().clamp_min(1e-12)
 
 
-def refine(cells, source_A2, lattice_A, tail=None, *, extent_A=None):
+def refine(cells, source_A2, extent_A, tail=None):
     """Blur with a Gaussian source (and a tail) and sample twice as finely, exactly, in Fourier space.
 
     Parameters
     ----------
     cells : tensor (count, rows, columns)
-        Periodic images of √2·a × 2a.
+        Periodic images.
     source_A2 : tensor (count, 3)
         Covariance of the source (xx, xy, yy) [Å²].
+    extent_A : (float, float)
+        Height and width of the images [Å], see `cell_extent_A`.
     tail : tensor (count, 3), optional
         Weight, and displacement along x and y [Å], of a displaced copy.
-    extent_A : (float, float), optional
-        Height and width of the images [Å], where they are not 2a and √2·a.
 
     Returns
     -------
     tensor (count, 2 · rows, 2 · columns)
     """
     rows, columns = cells.shape[1:]
-    height, width = extent_A or (2 * lattice_A, math.sqrt(2) * lattice_A)
+    height, width = extent_A
     qy = torch.fft.fftfreq(rows, height / rows, device=cells.device, dtype=cells.dtype)
     qx = torch.fft.rfftfreq(columns, width / columns, device=cells.device, dtype=cells.dtype)
     qy, qx = torch.meshgrid(qy, qx, indexing="ij")
@@ -241,6 +241,23 @@ def refine(cells, source_A2, lattice_A, tail=None, *, extent_A=None):
     wide[:, :half, : columns // 2] = spectrum[:, :half, :-1]
     wide[:, -half + 1 :, : columns // 2] = spectrum[:, half + 1 :, :-1]
     return torch.fft.irfft2(wide, s=(2 * rows, 2 * columns)) * 4
+
+
+def cell_extent_A(lattice_A):
+    """Height 2a and width √2·a of the images of one cell [Å]."""
+    return 2 * lattice_A, math.sqrt(2) * lattice_A
+
+
+def pixel_positions(pitches_A, shape=WINDOW_SHAPE, dtype=torch.float32, device="cpu"):
+    """Positions (x, y) [Å] of a window's pixels from its middle: tensor (rows, columns, 2).
+
+    `pitches_A` are the lattice parameters along x and y: the window is 2√2 of the first wide, twice the second high.
+    """
+    y, x = (
+        (torch.arange(n, dtype=dtype, device=device) - n // 2) * pitch
+        for n, pitch in zip(shape, _pixel_A(pitches_A, shape), strict=True)
+    )
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
 
 
 def sample_periodic(images, position_A, period_A):
@@ -277,18 +294,14 @@ def _tails(count, conditions, uniform):
     return torch.cat([uniform(0, conditions.tail, (count, 1)), uniform.normal((count, 2)) * conditions.tail_A], dim=1)
 
 
-def _pitch_A(lattice_A, shape):
-    """Distance of the pixels along y and x [Å] in a window of 2√2·a × 2a."""
-    return 2 * lattice_A / shape[0], 2 * math.sqrt(2) * lattice_A / shape[1]
+def _pixel_A(pitches_A, shape):
+    """Distance of the pixels along y and x [Å], see `pixel_positions`."""
+    return 2 * pitches_A[1] / shape[0], 2 * math.sqrt(2) * pitches_A[0] / shape[1]
 
 
 def _positions(count, lattice_A, conditions, uniform, shape):
     """Positions (x, y) [Å] of the window's pixels in the crystal, after affine errors and scan jitter."""
-    y, x = (
-        (torch.arange(n, dtype=uniform.dtype, device=uniform.device) - n // 2) * pitch
-        for n, pitch in zip(shape, _pitch_A(lattice_A, shape), strict=True)
-    )
-    flat = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # (rows, columns, 2)
+    flat = pixel_positions((lattice_A, lattice_A), shape, uniform.dtype, uniform.device)
     angle = uniform(-1, 1, (count,)) * math.radians(conditions.rotation_deg)
     scale = 1 + uniform(-1, 1, (count,)) * conditions.magnification
     shear = uniform(-1, 1, (count,)) * conditions.shear
@@ -300,7 +313,7 @@ def _positions(count, lattice_A, conditions, uniform, shape):
     if conditions.crop_A:
         offset = offset + uniform(-1, 1, (count, 1, 1, 2)) * conditions.crop_A
     # 1 on the rows of A columns (y = a/2), 0 on those of B columns (y = 0).
-    on_a_rows = (1 - torch.cos(2 * math.pi * y / lattice_A))[:, None, None] / 2
+    on_a_rows = (1 - torch.cos(2 * math.pi * flat[..., 1:] / lattice_A)) / 2
     mistilt = uniform.normal((count, 1, 1, 2)) * conditions.mistilt_shift_A * on_a_rows
     return moved + offset + mistilt + _jitter(count, conditions, uniform, shape)
 
