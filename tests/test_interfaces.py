@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from unitcell.known_crystals import gaps
 from unitcell.known_crystals.columns import Claim
-from unitcell.known_crystals.interfaces import QUICK, Interface, between, mirrored, shown
+from unitcell.known_crystals.interfaces import QUICK, USUAL_OF_NEXT, Interface, _unlike, between, mirrored, shown
 from unitcell.known_crystals.layers import Row, Stack, moved
 from unitcell.known_crystals.materials import parse_material
 from unitcell.known_crystals.sought import MEAN, NAMES, PLACE, ROUGH, recorded, simulated
@@ -85,7 +85,7 @@ def interface():
 
 def test_the_cost_is_least_at_the_truth_and_falls_along_its_slopes(interface):
     problem, true = interface
-    curvature, pull = problem.system(true, QUICK)
+    curvature, pull = problem.system(true, problem.slopes(true, QUICK), QUICK)
     assert np.linalg.eigvalsh(curvature).min() > 0
     least = problem.cost(true)
     for step in np.diag([1.0, 2.0, 2.0, 0.25, 1.0, 2.0, 2.0, -0.25]):
@@ -106,6 +106,22 @@ def test_rows_between_two_crystals_are_read(interface):
     assert max(problem.excess(rows, QUICK).values()) < 0.08
 
 
+def test_rows_that_share_corners_are_seldom_far_apart():
+    here = Row((1.0, 6.0, 4.0), "---", 0.0)
+    for above, apart in (
+        (Row((1.0, 6.0, -4.0), "---", 0.0), [0, 0, -8]),
+        (Row((1.0, 6.0, -4.0), "--+", 0.0), [0, 0, 0]),  # γ of either sign: a tilt of another kind
+        (Row((6.0, 1.0, 5.0), "-+-", 0.0), [0, 0, 1]),  # β of the other sign: v and u exchanged
+        (Row((6.0, 1.0, 5.0), "---", 0.0), [5, -5, 1]),
+    ):
+        found, of_here, of_above = _unlike(here, above)
+        np.testing.assert_allclose(found * USUAL_OF_NEXT, apart, atol=1e-12)
+        by = np.array([0.1, -0.2, 0.3])
+        for row, slope in ((moved(here, [*by, 0]), of_here), (moved(above, [*by, 0]), of_above)):
+            pair = (row, above) if slope is of_here else (here, row)
+            np.testing.assert_allclose(_unlike(*pair)[0] - found, slope @ by, atol=1e-9)
+
+
 def image_of(owned):
     """Claims and rows of an image with twelve columns, of which a number in each row is explained by some fit."""
     rows = np.repeat(np.arange(len(owned)), 12)
@@ -120,9 +136,10 @@ def image_of(owned):
 @pytest.mark.parametrize(
     ("owned", "read"),
     [
-        ("aaaa..bbbb", [[4, 5]]),
-        ("aaaabbbb", []),
-        ("..aaaa.bbb...bb.", [[6], [10, 11, 12]]),  # what lies beyond an image is not known
+        ("aaaa..bbbb", [[3, 4, 5, 6]]),  # the last row of either crystal is read again
+        ("aaaabbbb", [[3, 4]]),
+        ("aaaa..aaaa", []),
+        ("..aaaa.b..", [[5, 6]]),  # what lies beyond an image, or a single row, is not known
         ("aaa" + 9 * "." + "bbb", []),  # too many to be an interface
     ],
 )
@@ -150,7 +167,7 @@ def test_uneven_rows_are_no_layers():
 
 
 def test_what_is_read_of_rows_is_told_with_its_crystal(monkeypatch):
-    rows, claims, _ = image_of([("a", 12)] * 2 + [(".", 0)] * 3 + [("b", 12)] * 2)
+    rows, claims, _ = image_of([("a", 12), ("a", 12), (".", 0), (".", 0), ("b", 12), ("b", 12), ("b", 12)])
     count, generator = len(rows), np.random.default_rng(0)
     flat = np.tile(generator.normal(0, 1, 2240), (count, 1))
     table = pd.DataFrame({"row": rows, "v_deg": 1.0, "u_deg": 2.0, "gamma_deg": 3.0})
@@ -159,18 +176,17 @@ def test_what_is_read_of_rows_is_told_with_its_crystal(monkeypatch):
     def told(interface, anchors, read):
         seen.update(anchors=anchors, read=read, composed=interface.composed)
         found = {at: Row((1.0, 2.0, 3.0), "---", 0.3) for at in read}
-        return (
-            {**anchors, **found},
-            np.tile([1.0, 2.0, 3.0, 0.0], (len(read), 1)),
-            np.tile(np.eye(3), (len(read), 1, 1)),
-        )
+        count = len(read)
+        return {**anchors, **found}, np.tile([1.0, 2.0, 3.0, 0.0], (count, 1)), np.tile(np.eye(3), (count, 1, 1))
 
     monkeypatch.setattr(gaps, "between", told)
     monkeypatch.setattr(Interface, "excess", lambda self, rows: dict.fromkeys(self.seen, 0.05) | {2: 0.2})
     odd = np.zeros(count, bool)
     found = gaps.read_gaps(table, claims, flat, np.full(count, 0.01), odd, Microscope())
-    assert (sorted(seen["anchors"]), seen["composed"]) == ([1, 5, 6], True)
-    assert seen["read"] == {at: (1.0, 2.0, 3.0) for at in (2, 3, 4)}
-    assert [set(rows[one.places]) for one in found] == [{3}, {4}]  # row 2 misses its window by too much
+    assert (sorted(seen["anchors"]), seen["composed"]) == ([0, 5, 6], True)
+    of_network, of_crystals = {2: (1.0, 2.0, 3.0), 3: (1.0, 2.0, 3.0)}, {1: (0.0, 0.0, 0.0), 4: (0.0, 7.0, 4.0)}
+    assert seen["read"] == of_network | of_crystals
+    assert [set(rows[one.places]) for one in found] == [{1}, {3}, {4}]  # row 2 misses its window by too much
+    assert {one.signs for one in found} == {"---"}
     assert (found[0].material, found[0].share) == (STO, 0.7)
     np.testing.assert_allclose(found[0].spread[:3], np.sqrt(1 + gaps.OFF_DEG**2))

@@ -1,7 +1,8 @@
 """Rows between crystals that no crystal explains, read as an interface (`known_crystals.interfaces`).
 
-A window shows the rows above and below its own, so next to an interface no window is one of a crystal. Rows between a
-crystal and the end of an image are left as they are, for what lies beyond them is not known.
+A window shows the rows above and below its own, so next to an interface no window is one of a crystal. The last row of
+each crystal is read with them: its tilts need not be those of its bulk, and windows hardly tell small ones. Rows
+between a crystal and the end of an image are left as they are, for what lies beyond them is not known.
 """
 
 from dataclasses import dataclass
@@ -13,14 +14,13 @@ from tqdm.auto import tqdm
 
 from unitcell.known_crystals.interfaces import Interface, between, mirrored
 from unitcell.known_crystals.layers import Row, Stack
-from unitcell.known_crystals.specimen_fit import alike
+from unitcell.known_crystals.specimen_fit import UNEXPLAINED, alike
 
 OWNED = 0.8  # share of a row's windows that crystals explain, from which on it is theirs
 MOST_ROWS = 6
 UNEVEN = 0.06  # rms by which a row's windows may differ, beyond noise, for it to be a layer
-UNEXPLAINED = 0.1  # rms by which a row may miss what is fitted, beyond noise
-# v, u, γ [degrees] that rows are off by beyond their covariance: what nine such rows of the twins of chapter 05 are.
-OFF_DEG = np.array([0.3, 2.0, 2.0])
+# v, u, γ [degrees] that rows are off by beyond their covariance: what rows of two twins of chapter 05 are.
+OFF_DEG = np.array([0.3, 1.5, 1.5])
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class ReadRow:
         That of which it has more.
     share : float
         How much of it.
+    signs : str
+        Of its tilt pattern.
     tilts, spread : ndarray (4,)
         v, u, γ and alternation, as windows of even columns show them, and their standard deviations [degrees].
     """
@@ -42,6 +44,7 @@ class ReadRow:
     places: np.ndarray
     material: object
     share: float
+    signs: str
     tilts: np.ndarray
     spread: np.ndarray
 
@@ -69,11 +72,11 @@ def read_gaps(table, claims, flat, noise, odd, microscope, progress=False):
     whole = np.isfinite(flat).all(1)
     rows = table.row.to_numpy()
     owners, found = _owners(rows, claims, whole), []
-    for gap in tqdm(_gaps(owners), desc="interfaces", disable=not progress):
-        seen = {at: _layer(flat, noise, (rows == at) & whole) for at in gap}
-        sides = owners[gap[0] - 1], owners[gap[-1] + 1]
-        if all(seen.values()) and not alike(*sides):
-            found += _read_gap(table, seen, sides, owners, odd, whole, microscope)
+    with tqdm(desc="interfaces", unit=" images", disable=not progress) as bar:  # how many it takes is not known
+        for gap in _gaps(owners):
+            seen = {at: _layer(flat, noise, (rows == at) & whole) for at in gap}
+            if all(seen.values()):
+                found += _read_gap(table, seen, owners, odd, whole, microscope, bar.update)
     return found
 
 
@@ -88,10 +91,19 @@ def _owners(rows, claims, whole):
 
 
 def _gaps(owners):
-    """Successive rows without an owner, between some with one: list of list of int."""
-    owned = sorted(owners)
-    between = [list(range(below + 1, above)) for below, above in pairwise(owned)]
-    return [gap for gap in between if 1 <= len(gap) <= MOST_ROWS]
+    """Rows without an owner between crystals that differ, with the last of both crystals: list of list of int."""
+    found = []
+    for below, above in pairwise(sorted(owners)):
+        if above - below - 1 <= MOST_ROWS and not alike(owners[below], owners[above]):
+            ends = [at for at, beyond in ((below, below - 1), (above, above + 1)) if _same(owners, at, beyond)]
+            if gap := sorted([*range(below + 1, above), *ends]):
+                found.append(gap)
+    return found
+
+
+def _same(owners, at, beyond):
+    """Whether a row and the one beyond it are of one crystal."""
+    return beyond in owners and alike(owners[at], owners[beyond])
 
 
 def _layer(flat, noise, here):
@@ -105,12 +117,15 @@ def _layer(flat, noise, here):
     return (mean - mean.mean()) / mean.std(), variance / 2  # windows of even columns, and those of odd ones
 
 
-def _read_gap(table, seen, sides, owners, odd, whole, microscope):
+def _read_gap(table, seen, owners, odd, whole, microscope, simulated):
     """What is read in successive rows between two crystals: list of ReadRow."""
-    sought, (first, second) = sorted(seen), sides
+    sought = sorted(seen)
+    first, second = owners[sought[0] - 1], owners[sought[-1] + 1]
     windows, noise = ({at: seen[at][each] for at in sought} for each in (0, 1))
-    interface = Interface(Stack(first, second, microscope), windows, noise)
-    rows, tilts, covariance = between(interface, _anchors(owners, sought), _read_before(table, sought, odd, whole))
+    interface = Interface(Stack(first, second, microscope), windows, noise, simulated)
+    before = _read_before(table, sought, odd, whole)
+    before |= {at: _anchor(owners[at], at, 0.0).tilts for at in sought if at in owners}
+    rows, tilts, covariance = between(interface, _anchors(owners, sought), before)
     excess, found = interface.excess(rows), []
     for at, one, spread in zip(sought, tilts, covariance, strict=True):
         share = rows[at].share
@@ -118,7 +133,9 @@ def _read_gap(table, seen, sides, owners, odd, whole, microscope):
         variance = np.diag(spread) + OFF_DEG**2
         places = np.flatnonzero(whole & (table.row.to_numpy() == at))
         if excess[at] < UNEXPLAINED:
-            found.append(ReadRow(places, material, share, one, np.sqrt([*variance, variance[:2].mean()])))
+            found.append(
+                ReadRow(places, material, share, rows[at].signs, one, np.sqrt([*variance, variance[:2].mean()]))
+            )
     return found
 
 

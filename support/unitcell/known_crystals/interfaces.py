@@ -1,10 +1,12 @@
 """Tilts, patterns and composition of rows between two crystals, from their windows fitted as layers of one stack.
 
-    cost = Σ_rows ( |m − w − D d|² / s² + |d / σ_d|² ) + Σ_k (x_k / σ_k)²,                                      (1)
+    cost = Σ_rows ( |m − w − D d|² / s² + |d / σ_d|² ) + Σ_k (x_k / σ_k)² + Σ_rows c |t − t_above|² / σ_t²,         (1)
 
 m the window of a row, w(x) the simulated one (`known_crystals.layers`), x the tilts and shares of all rows, s² the
 noise of m and what simulations are off by. Every window has its own d: offset and stretch, and smooth brightness along
 the rows' normal, for what an interface scatters to large angles is not simulated well. The cost is least in d always.
+Tilts t of one row and the next, which share corners, are seldom far apart; c is how much pixels overstate what they
+say (`known_crystals.specimen_fit`). Slopes are simulated after every third step, and corrected between (Broyden 1965).
 """
 
 from dataclasses import dataclass, field, replace
@@ -16,7 +18,9 @@ from unitcell.crystals import corner_rotations
 from unitcell.crystals.octahedra import lattice_block
 from unitcell.crystals.tilt_coordinates import to_projection, to_pseudocubic
 from unitcell.known_crystals.layers import A_SITES, AROUND, B_SITES, Row, Stack, moved
+from unitcell.known_crystals.search import FRESH, corrected
 from unitcell.known_crystals.sought import ROUGH
+from unitcell.known_crystals.specimen_fit import OVERSTATED, RIVAL
 from unitcell.networks.training_windows import WINDOW_SHAPE
 
 QUICK = (1, 38.0)  # effort of searches, see `sought`
@@ -24,13 +28,15 @@ OFF = 0.06  # rms by which simulated windows of a stack are off
 DISTORTIONS = np.diag([0.02, 0.02, 0.004, 0.004, 0.004, 0.004])  # steps of offset [Å] and stretch
 USUAL_OF_WINDOW = np.array([0.1, 0.1, 0.01, 0.01, 0.01, 0.01, 0.3, 0.3, 0.3, 0.3])
 USUAL_OF_ROW = np.array([10.0, 10.0, 10.0, 0.5])  # of v, u, γ [degrees] about none, and of the share about a half
+USUAL_OF_NEXT = 3.0 / OVERSTATED**0.5  # of v, u, γ of one row and the next [degrees]: tilts fade over some cells
 STEP = np.array([0.5, 0.7, 0.7, 0.15])
+OTHER_BETA = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])  # v and u when β changes its sign
 MOST_DEG = 5.0  # that one step may turn a row
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+PARTS = (0.5, 1.0)  # of the tilts of a row beyond, which are tried
 SETTLED = 2e-3
 SIMULATIONS_KEPT = 400
 UNTILTED_DEG = 1.0
-RIVAL = 80.0  # cost above the least, up to which other tilts count
 
 
 @dataclass
@@ -44,11 +50,14 @@ class Interface:
         Standardised mean window of each row that is sought.
     noise : dict of int to float
         Their variance per pixel.
+    simulated : callable
+        Called for every image that is simulated.
     """
 
     stack: Stack
     seen: dict
     noise: dict
+    simulated: object = field(default=lambda: None, repr=False)
     images: dict = field(default_factory=dict)
 
     @property
@@ -74,13 +83,20 @@ class Interface:
             if len(self.images) > SIMULATIONS_KEPT:
                 self.images.clear()
             self.images[key] = self.stack.image(around, at % 2 == 1, effort)
+            self.simulated()
         return self.images[key]
 
     def cost(self, rows, wanted=None, effort=QUICK):
         """Equation (1), of some windows only if they are given."""
         wanted = self.seen if wanted is None else wanted
         found = sum(self._misfit(at, *each)[0] for at, each in self.windows(rows, wanted, effort).items())
-        return found + sum(np.sum(_unusual(rows[at]) ** 2) for at in self.seen)
+        found += sum(np.sum(_unusual(rows[at]) ** 2) for at in self.seen)
+        return found + sum(apart @ apart for apart, *_ in self._bends(rows))
+
+    def _bends(self, rows):
+        """How unlike successive rows are, and the slopes of it by the tilts of both: iterator, from below."""
+        for below in range(min(self.seen, default=0) - 1, max(self.seen, default=-2) + 1):
+            yield _unlike(rows[below], rows[below + 1])
 
     def excess(self, rows, effort=ROUGH):
         """Rms by which each window misses the simulated one beyond its noise: dict of int to float."""
@@ -114,9 +130,10 @@ class Interface:
 
     def descend(self, rows, effort=QUICK, steps=6):
         """Rows of least cost near some, and the cost."""
-        cost, damping = self.cost(rows, effort=effort), 1e-2
-        for _ in range(steps):
-            curvature, pull = self.system(rows, effort)
+        cost, damping, slopes = self.cost(rows, effort=effort), 1e-2, None
+        for number in range(steps):
+            slopes = slopes if slopes and number % FRESH else self.slopes(rows, effort)
+            curvature, pull = self.system(rows, slopes, effort)
             before = cost
             for _ in range(6):
                 step = np.linalg.solve(curvature + damping * np.diag(np.diag(curvature)), pull).reshape(-1, 4)
@@ -124,6 +141,7 @@ class Interface:
                 tried = {**rows, **{at: moved(rows[at], by) for at, by in zip(self.seen, step, strict=True)}}
                 small = np.abs(step[:, :3]).max() < MOST_DEG
                 if small and (lower := self.cost(tried, effort=effort)) < cost:
+                    slopes = self._corrected(slopes, rows, tried, step, effort)
                     rows, cost, damping = tried, lower, max(damping / 5, 1e-4)
                     break
                 damping *= 5
@@ -131,8 +149,8 @@ class Interface:
                 break
         return rows, cost
 
-    def system(self, rows, effort):
-        """Half the second derivative of the cost by the rows' tilts and shares, and minus half the first."""
+    def slopes(self, rows, effort):
+        """Of the windows by the rows' tilts and shares: dict of int to ndarray (pixels, 4 · rows)."""
         here, count = self.windows(rows, self.seen, effort), 4 * len(self.seen)
         slopes = {at: np.zeros((len(window), count)) for at, (window, _) in here.items()}
         for number, at in enumerate(self.seen):
@@ -142,8 +160,26 @@ class Interface:
                 there = self.windows({**rows, at: moved(rows[at], by)}, self.beside(at), effort)
                 for row, (window, _) in there.items():
                     slopes[row][:, 4 * number + axis] = (window - here[row][0]) / by[axis]
+        return slopes
+
+    def _corrected(self, slopes, rows, moved_rows, step, effort):
+        """Slopes that say of a step what came of it."""
+        here, there = (self.windows(each, self.seen, effort) for each in (rows, moved_rows))
+        unit = np.tile(STEP, len(self.seen))
+        return {at: corrected(slopes[at], step.ravel() / unit, there[at][0] - here[at][0], unit) for at in slopes}
+
+    def system(self, rows, slopes, effort):
+        """Half the second derivative of the cost by the rows' tilts and shares, and minus half the first."""
+        here, places = self.windows(rows, self.seen, effort), {at: 4 * n for n, at in enumerate(self.seen)}
         curvature = np.diag(np.tile(USUAL_OF_ROW**-2, len(self.seen)))
         pull = -np.concatenate([_unusual(rows[at]) / USUAL_OF_ROW for at in self.seen])
+        for below, (apart, *of_tilts) in enumerate(self._bends(rows), min(self.seen) - 1):
+            of_both = np.zeros((3, len(pull)))
+            for at, slope in zip((below, below + 1), of_tilts, strict=True):
+                if at in places:
+                    of_both[:, places[at] : places[at] + 3] = slope
+            curvature += of_both.T @ of_both
+            pull -= of_both.T @ apart
         for at, (window, of_window) in here.items():
             variance, of_rows = self.noise[at] + OFF**2, slopes[at]
             inner = of_window.T @ of_window / variance + np.diag(USUAL_OF_WINDOW**-2)
@@ -155,8 +191,8 @@ class Interface:
 
     def spread(self, rows, effort=ROUGH):
         """Covariance of v, u, γ as the image shows them, row by row: ndarray (rows, 3, 3) [degrees²]."""
-        curvature, _ = self.system(rows, effort)
-        covariance, here, slopes = np.linalg.inv(curvature), shown(rows, self.seen)[:, :3], []
+        curvature, _ = self.system(rows, self.slopes(rows, effort), effort)
+        covariance, here, slopes = OVERSTATED * np.linalg.inv(curvature), shown(rows, self.seen)[:, :3], []
         for at in self.seen:
             for by in np.eye(4):
                 slopes.append((shown({**rows, at: moved(rows[at], 0.1 * by)}, self.seen)[:, :3] - here) / 0.1)
@@ -184,15 +220,18 @@ def between(interface, anchors, read):
     sought = sorted(interface.seen)
     ends = sorted((interface.descend(start, steps=3) for start in _starts(interface, anchors, read)), key=_cost)[:2]
     rows, _ = ends[0]
-    rows = interface.best_of(rows, lambda at, rows: _others(rows[at], [rows[each] for each in anchors]))
+    patterns = sorted({row.signs for row in anchors.values()} | {"---"})
+    rows = interface.best_of(rows, lambda at, rows: _others(rows[at], (rows[at - 1], rows[at + 1]), patterns))
     ends[0] = interface.descend(rows)
-    ends = sorted((interface.descend(rows, ROUGH) for rows, _ in ends), key=_cost)
+    least = min(cost for _, cost in ends)
+    ends = sorted((interface.descend(rows, ROUGH, FRESH) for rows, cost in ends if cost < least + RIVAL), key=_cost)
     best, least = ends[0]
     tilts, covariance = shown(best, sought), interface.spread(best)
     for rows, cost in ends[1:]:
         if cost < least + RIVAL:
             apart = _nearer(shown(rows, sought)[:, :3], tilts[:, :3]) - tilts[:, :3]
-            covariance = covariance + np.einsum("ri,rj->rij", apart, apart) / 4
+            share = 1 / (1 + np.exp((cost - least) / (2 * OVERSTATED)))
+            covariance = covariance + share * (1 - share) * np.einsum("ri,rj->rij", apart, apart)
     return best, tilts, covariance
 
 
@@ -253,6 +292,21 @@ def _unusual(row):
     return np.array([*row.tilts, row.share - 0.5]) / USUAL_OF_ROW
 
 
+def _unlike(below, above):
+    """How many usual differences the tilts of two rows are apart: (3,), and its slopes by those of each: (3, 3).
+
+    Where signs differ, those of a tilt about one axis in one row say nothing of those in the other.
+    """
+    forms = [np.eye(3)]
+    if (below.signs[2] == "+") != (above.signs[2] == "+"):
+        forms.append(np.diag([1.0, 1.0, -1.0]))
+    if below.signs[:2] != above.signs[:2]:
+        forms += [OTHER_BETA @ form for form in forms]
+    apart = [form @ above.tilts - below.tilts for form in forms]
+    best = int(np.argmin([each @ each for each in apart]))
+    return apart[best] / USUAL_OF_NEXT, -np.eye(3) / USUAL_OF_NEXT, forms[best] / USUAL_OF_NEXT
+
+
 def _inwards(row, axis):
     """Sign of a step that leaves neither a share's range nor, as images are nearly even there, the side of zero."""
     return -1.0 if (row.share > 0.8 if axis == 3 else row.tilts[axis] < 0) else 1.0
@@ -270,17 +324,17 @@ def _interpolated(sought, anchors):
     return found
 
 
-def _others(row, anchors):
-    """A row with other signs of its tilts, in other patterns, or with parts of the tilts of an anchor."""
-    found, patterns = [], {anchor.signs for anchor in anchors} | {"---"}
-    for signs in sorted(patterns):
+def _others(row, beside, patterns):
+    """A row with other signs of its tilts, in other patterns, or with parts of the tilts of the rows beside it."""
+    found = []
+    for signs in patterns:
         alpha, beta, gamma = to_pseudocubic(*row.tilts)
         turned = [(alpha, beta, gamma), (alpha, -beta, gamma), (-alpha, beta, gamma), (alpha, beta, -gamma)]
         found += [replace(row, tilts=tuple(map(float, to_projection(*each))), signs=signs) for each in turned]
-    for anchor, part, signs in product(set(anchors), (0.3, 0.6, 1.0), sorted(patterns)):
-        tilts = tuple(part * tilt for tilt in anchor.tilts)
-        scaled = Row(tilts, signs, row.share)
-        found += [scaled, mirrored(scaled)] if signs == anchor.signs else [scaled]
+    for other, part, signs in product(set(beside), PARTS, patterns):
+        scaled = Row(tuple(part * tilt for tilt in other.tilts), signs, row.share)
+        v, u, gamma = scaled.tilts
+        found += [scaled, mirrored(scaled) if signs == other.signs else replace(scaled, tilts=(u, v, gamma))]
     return list(dict.fromkeys(found))
 
 

@@ -167,7 +167,7 @@ class Search:
                 damping *= 5
                 continue
             there = self.window(tried, effort)
-            slopes = _corrected(slopes, (tried - x)[self.free] / STEP[self.free], there - window, STEP[self.free])
+            slopes = corrected(slopes, (tried - x)[self.free] / STEP[self.free], there - window, STEP[self.free])
             if (lower := self.cost(tried, there)) < cost:
                 return slopes, (tried, there, lower, max(damping / 5, 1e-5))
             damping *= 5
@@ -239,7 +239,7 @@ def _difference(x, place):
     return max(DIFFERENCE, EVEN_DEG - np.hypot(x[1], x[2])) * (1.0 if x[place] >= 0 else -1.0)
 
 
-def _corrected(slopes, step, change, unit):
+def corrected(slopes, step, change, unit):
     """Slopes that say of a step (in `unit`) what came of it."""
     length = step @ step
     if not length:
