@@ -251,9 +251,55 @@ def test_fits_that_other_tilts_rival_do_not_count(fit):
     other = replace(fit, values=fit.values | {"gamma_deg": fit.values["gamma_deg"] + 6}, cost=fit.cost + 50)
     near = replace(fit, values=fit.values | {"gamma_deg": fit.values["gamma_deg"] + 1}, cost=fit.cost + 50)
     none = replace(fit, values=fit.values | dict.fromkeys(("v_deg", "u_deg", "gamma_deg"), 0.0), cost=fit.cost + 20)
-    assert specimen_fit.undisputed([fit, other]) == []
-    for sure in ([fit], [fit, near], [fit, replace(other, cost=fit.cost + 200)], [none, fit, other], []):
-        assert specimen_fit.undisputed(sure) == sure
+    assert specimen_fit.believed([fit, other]) is None
+    assert specimen_fit.believed([]) is None
+    for sure in ([fit], [fit, replace(other, cost=fit.cost + 200)], [none, fit, other]):
+        assert specimen_fit.believed(sure) is sure[0] or specimen_fit.believed(sure).rivals == ()
+    assert specimen_fit.believed([fit, near]).rivals == ((near, pytest.approx(50)),)
+    # Beside another crystal, which costs 20 more; tilts of the other sign are no rivals.
+    fit, near = (replace(one, values=one.values | {"u_deg": 4.0}) for one in (fit, near))
+    turned = replace(fit, values=fit.values | {"gamma_deg": -fit.values["gamma_deg"]})
+    assert specimen_fit.believed([fit], [(near, 20.0), (turned, 0.0)]).rivals == ((near, pytest.approx(70)),)
+
+
+def test_windows_are_read_as_the_mean_over_rivals(fit):
+    near = replace(fit, values=fit.values | {"gamma_deg": fit.values["gamma_deg"] + 2})
+    windows = np.tile(fit.window, (2, 1))
+    alone, spread, _ = fit.read(windows, 1e-3)
+    for excess, weight in ((0.0, 0.5), (2 * specimen_fit.OVERSTATED, 1 / (1 + np.e))):
+        tilts, wider, _ = replace(fit, rivals=((near, excess),)).read(windows, 1e-3)
+        np.testing.assert_allclose(tilts[:, 2] - alone[:, 2], 2 * weight, atol=1e-6)
+        np.testing.assert_allclose(wider[:, 2] ** 2 - spread[:, 2] ** 2, 4 * weight * (1 - weight), atol=1e-6)
+    mirror = replace(near, values=near.values | {name: -near.values[name] for name in ("u_deg", "gamma_deg")})
+    tilts, _, _ = replace(fit, rivals=((mirror, 0.0),)).read(windows, 1e-3)
+    np.testing.assert_allclose(tilts[0, :3], alone[0, :3] + [0, 0, 1], atol=1e-6)
+
+
+def test_what_is_fitted_next_decides_between_rivals(fit):
+    other = replace(fit, material=parse_material("Pr,Al,3.77"), cost=fit.cost + 8)
+    family = replace(fit, rivals=((other, 8.0),)).family
+    kept = specimen_fit.likeliest(family, [100.0, 100.0])
+    assert (kept.material, [excess for _, excess in kept.rivals]) == (LAO, [8.0])
+    changed = specimen_fit.likeliest(family, [130.0, 100.0])
+    assert (changed.material, changed.rivals[0][0].material) == (other.material, LAO)
+    assert changed.rivals[0][1] == pytest.approx(22)
+    assert specimen_fit.likeliest(family, [np.inf, 100.0]).rivals == ()
+
+
+def test_where_plus_acts_about_c_the_next_row_shows_the_crystal_the_other_way():
+    x = MEAN.copy()
+    x[[0, 1, 2, PLACE["thickness_A"]]] = 1.0, 6.0, 4.0, 60.0
+    how = (LAO, "--+", Microscope())
+    search = Search(np.zeros(2240), 0.0, how, None)
+    fit = specimen_fit.SpecimenFit(
+        dict(zip(NAMES, x, strict=True)), LAO, "--+", 1.0, np.eye(3), search.window(x), search.slopes(x, [0, 1, 2])
+    )
+    above = specimen_fit.of_next_row(fit, Microscope())
+    assert above.values["gamma_deg"] == -4.0
+    # The next row, around the next column along [110]: the image a row and a column further.
+    moved = np.roll(fit.window.reshape(40, 56), (-20, -14), (0, 1)).ravel()
+    assert np.sqrt(np.mean((above.window - moved) ** 2)) < 0.01
+    assert np.sqrt(np.mean((above.window - fit.window) ** 2)) > 0.1
 
 
 def test_columns_get_the_fit_of_their_crystal_and_others_keep_the_networks(aluminate, monkeypatch, fit):
@@ -279,10 +325,11 @@ def test_columns_get_the_fit_of_their_crystal_and_others_keep_the_networks(alumi
     assert (table.gamma_deg_lo >= 0).all()
     assert ((table.v_deg_lo <= table.v_deg) & (table.v_deg <= table.v_deg_hi)).all()
     assert len(NAMES) == len(fit.values)
-    between = ReadRow(np.array([11, 12]), LAO, 0.7, np.array([2.0, -3.0, -4.0, 0.0]), np.full(4, 0.1))
+    between = ReadRow(np.array([11, 12]), LAO, 0.7, "-+-", np.array([2.0, -3.0, -4.0, 0.0]), np.full(4, 0.1))
     monkeypatch.setattr("unitcell.known_crystals.columns.read_gaps", lambda *given: [between])
     known_crystals(["La,Al,3.79"], Microscope().as_attributes()).refine(table, shown, noise)
     assert table.crystal_share[[10, 11, 12]].tolist() == [1.0, 0.7, 0.7]
+    assert table.layer_signs[[10, 11, 12]].tolist() == ["", "-+-", "-+-"]
     assert (table.v_deg[[11, 12]] * np.where(odd[[11, 12]], -1, 1)).tolist() == [2.0, 2.0]
     np.testing.assert_allclose(
         table.loc[12, ["u_deg", "gamma_deg", "gamma_deg_hi"]].astype(float), [3, 4, 4.1645], atol=1e-3

@@ -2,13 +2,16 @@
 
 Averaged windows that look alike are fitted together (`known_crystals.specimen_fit`), those of odd columns shifted by
 one column spacing, which turns all tilts round. What no fit explains yet is fitted next, until all has been tried;
-thickness and lens are expected to be those of the best fit before. A window is read by the fit that it misses least.
+thickness and lens are expected to be those of the best fit before. Where crystals of like scattering fit that one as
+well as each other, each with a thickness of its own, it is what is fitted next that tells them apart. A window is read
+by the fit that it misses least.
 A fit of single rows between others is dropped: they are no crystal but an interface. Rows between two crystals are read
 as layers afterwards (`known_crystals.gaps`). The network's answer stays where neither explains a column, and where
 quite other tilts of a crystal explain it nearly as well.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -19,13 +22,21 @@ from unitcell.crystals.tilt_coordinates import canonical, doubled, to_pseudocubi
 from unitcell.known_crystals.gaps import read_gaps
 from unitcell.known_crystals.materials import parse_material
 from unitcell.known_crystals.search import Reading
-from unitcell.known_crystals.specimen_fit import SpecimenFit, alike, fit_specimen, undisputed
+from unitcell.known_crystals.specimen_fit import (
+    POOR,
+    UNEXPLAINED,
+    SpecimenFit,
+    alike,
+    believed,
+    fit_specimen,
+    likeliest,
+    of_next_row,
+)
 from unitcell.networks.tilt_network import doubled_sigma
 from unitcell.networks.training_windows import WINDOW_SHAPE
 from unitcell.scattering import Microscope
 
 ALIKE = 0.06  # rms difference of windows that are fitted together, beyond noise
-UNEXPLAINED = 0.1  # rms difference from the best fit, beyond noise, with which a window keeps the network's answer
 TALL = 0.5  # share of the windows of a fit with another of its crystal above or below
 FARTHEST_DEG = 2.0  # from a fit, beyond which windows are not linear in tilts
 NOBODY, UNSEEN = -1, -2  # claim a window, or see it
@@ -74,8 +85,9 @@ class KnownCrystals:
         Parameters
         ----------
         table : pandas.DataFrame
-            As the network has it; gets a column `crystal`, '' where no fit explains the window, and `crystal_share`,
-            how much of a row between two crystals is of the one that it has more of, and 1 elsewhere.
+            As the network has it; gets a column `crystal`, '' where no fit explains the window, `crystal_share`, how
+            much of a row between two crystals is of the one that it has more of, and 1 elsewhere, and `layer_signs`, of
+            the tilts in such a row, and '' elsewhere.
         windows : ndarray (n, 40, 56)
             Averaged and standardised, NaN where they leave the image.
         noise : ndarray (n,)
@@ -91,35 +103,60 @@ class KnownCrystals:
         flat, share = _transmitted(flat, self.microscope, self.materials[0].lattice_A)
         claims = _sound(table, self._claims(table, flat, share * noise, odd, progress))
         between = read_gaps(table, claims, flat, share * noise, odd, self.microscope, progress)
-        table["crystal"], table["crystal_share"] = "", np.nan
+        table["crystal"], table["crystal_share"], table["layer_signs"] = "", np.nan, ""
         for claim in claims:
             _enter(table, claim.places, claim.tilts, claim.spread, odd)
             table.loc[table.index[claim.places], ["crystal", "crystal_share"]] = str(claim.fit.material), 1.0
         for row in between:
             count = len(row.places)
             _enter(table, row.places, np.tile(row.tilts, (count, 1)), np.tile(row.spread, (count, 1)), odd)
-            table.loc[table.index[row.places], ["crystal", "crystal_share"]] = str(row.material), row.share
+            entered = str(row.material), row.share, row.signs
+            table.loc[table.index[row.places], ["crystal", "crystal_share", "layer_signs"]] = entered
         return [claim.fit for claim in claims]
 
     def _claims(self, table, flat, noise, odd, progress):
         """What one fit after the other explains, every window by the fit that it is nearest to: list of Claim."""
         whole = np.isfinite(flat).all(1)
-        left, fits, misfits, tried = whole.copy(), [], [], 0
+        left, fits, tried = whole.copy(), [], 0
         with tqdm(total=int(left.sum()), desc="fits", disable=not progress) as bar:
             while left.any() and tried < MOST_FITS:
                 group = _alike(flat, noise, left)
                 left[group] = False
                 if len(group) >= FEWEST:
                     tried += 1
-                    found = self._fit(table, flat, noise, odd, group, min(fits, key=lambda fit: fit.cost, default=None))
-                    fits += found
-                    misfits += [_misfit(fit, flat, noise, whole) for fit in found]
-                    left &= np.isinf(misfits[-1:]).all(0)
+                    fits, found = self._beside(fits, partial(self._fit, table, flat, noise, odd, group), flat.shape[1])
+                    for fit in found:
+                        left &= np.isinf(_misfit(fit, flat, noise, whole))
                 bar.update(bar.total - int(left.sum()) - bar.n)
-        return _nearest(fits, misfits, flat, noise)
+        fits = [row for fit in fits for row in self._rows(fit)]
+        return _nearest(fits, [_misfit(fit, flat, noise, whole) for fit in fits], flat, noise)
+
+    def _beside(self, fits, fit_group, pixels):
+        """Fits with one more, if windows can decide, and what it explains: two lists of SpecimenFit.
+
+        The best fit before gives way to a rival of another crystal beside which the new windows cost less.
+        `fit_group` fits the new windows near another fit.
+        """
+        place = int(np.argmin([fit.cost for fit in fits])) if fits else None
+        family, ends = fits[place].family if fits else ((None, 0.0),), []
+        for known, _ in family:
+            same = ends and known.material == family[0][0].material
+            ends.append(ends[0] if same else fit_group(known))
+        least = [min((fit.cost for fit in some), default=np.inf) for some in ends]
+        excess = [more for _, more in family]
+        order = np.argsort(np.add(excess, least))
+        others = [n for n in order[1:] if ends[n] is not ends[order[0]]]
+        fit = believed(ends[order[0]], [(each, excess[n] - excess[order[0]]) for n in others for each in ends[n]])
+        if fits and min(least) < POOR * pixels:  # what explains no crystal says nothing of another
+            fits = [*fits[:place], likeliest(family, least), *fits[place + 1 :]]
+        return (fits, []) if fit is None else ([*fits, fit], self._rows(fit))
+
+    def _rows(self, fit):
+        """The fit as windows of its row, and of the next one where they differ, show it: list of SpecimenFit."""
+        return [fit, of_next_row(fit, self.microscope)] if fit.signs[2] == "+" else [fit]
 
     def _fit(self, table, flat, noise, odd, group, best):
-        """The best fit of the windows at some places, in a list; none where they cannot decide."""
+        """Fits of the windows at some places, the best first, near another fit of the image if there is one."""
         weight = 1 / (noise[group] + ALIKE**2)
         seen = np.average(flat[group], axis=0, weights=weight)
         seen = (seen - seen.mean()) / seen.std()
@@ -130,8 +167,7 @@ class KnownCrystals:
         read = Reading(np.median(v[group]), u, gamma, np.median(half[0]), sigma_pair)
         alternates = np.median(table.alternation_deg.to_numpy()[group]) > STANDS_OUT_DEG
         options = {"alternates": alternates, "known": best.point if best else None}
-        fits = fit_specimen(seen, noise[group].min() / 2, read, self.materials, self.microscope, **options)
-        return undisputed(fits)[:1]
+        return fit_specimen(seen, noise[group].min() / 2, read, self.materials, self.microscope, **options)
 
 
 def _transmitted(flat, microscope, lattice_A):

@@ -9,6 +9,13 @@ distortion follow from one linear solution,
     t = x + (JᵀJ / s² + P)⁻¹ Jᵀ (m − w(x)) / s²,                                                              (1)
 
 with J = dw/dt, s² their noise, and P what neighbours may differ by.
+
+Crystals of like scattering, each with a thickness of its own, can suit as well as each other and say other tilts. So a
+window is read as the mean over all fits k that are nearly as good as the best, with weights
+
+    p_k ∝ exp(−(cost_k − cost_best) / 2c),                                                                    (2)
+
+c = `OVERSTATED`, for pixels of a window are off together.
 """
 
 from dataclasses import dataclass, field, replace
@@ -33,6 +40,8 @@ MAYBE_NONE_DEG = 2.5, 6.0  # v, and u and γ together, up to which a fit without
 BELIEVED = 0.02  # share of the cost that tilts gain, from which on they are believed
 LIKE_DEG = 2.5  # within which tilts count as the same
 RIVAL = 80.0  # by how much more, at most, other tilts may cost to be as likely
+OVERSTATED = 20.0  # c of equation (2): as many pixels of a window are off together
+UNEXPLAINED = 0.1  # rms by which a window may miss what explains it, beyond noise
 SPREAD_DEG = 2.0  # of the tilts of windows that were averaged
 UNSEEN_DEG = 2.5  # of u and γ where an image shows none: simulated LSAT with γ = 4° can hardly be told from untilted
 # v, u, γ [degrees] that fits are off by beyond their covariance: an estimate from fifteen frozen-phonon images of five
@@ -61,6 +70,8 @@ class SpecimenFit:
         w, what the specimen looks like.
     slopes : ndarray (pixels, 9)
         Of w along `LOCAL`.
+    rivals : tuple of (SpecimenFit, float)
+        Other fits of the same windows, and by how much more the image costs with them.
     """
 
     values: dict
@@ -70,11 +81,17 @@ class SpecimenFit:
     covariance: np.ndarray = field(repr=False)
     window: np.ndarray = field(repr=False)
     slopes: np.ndarray = field(repr=False)
+    rivals: tuple = field(default=(), repr=False)
 
     @property
     def point(self):
         """The values as `unitcell.known_crystals.sought` has them: ndarray."""
         return np.array([self.values[name] for name in NAMES])
+
+    @property
+    def family(self):
+        """The fit and its rivals, each with by how much more the image costs: tuple of (SpecimenFit, float)."""
+        return (replace(self, rivals=()), 0.0), *self.rivals
 
     @property
     def shown(self):
@@ -86,7 +103,7 @@ class SpecimenFit:
         return np.abs(np.abs(self.shown[:3]) - np.abs(other.shown[:3])).max() < LIKE_DEG
 
     def read(self, windows, noise):
-        """Equation (1): tilts of single windows.
+        """Equations (1) and (2): tilts of single windows.
 
         Parameters
         ----------
@@ -99,8 +116,26 @@ class SpecimenFit:
         -------
         tilts : ndarray (n, 4), v, u, γ and alternation as the image shows them [degrees]
         spread : ndarray (n, 4), their standard deviations
-        misfit : ndarray (n,), variance per pixel that the windows have over noise and what is explained
+        misfit : ndarray (n,), variance per pixel that the windows have over noise and what this fit explains
         """
+        tilts, spread, misfit = self._read_alone(windows, noise)
+        parts = [(1.0, tilts, spread)]
+        for rival, excess in self.rivals:
+            other, of_other, _ = rival._read_alone(windows, noise)
+            parts.append((np.exp(-excess / (2 * OVERSTATED)), rival.nearer(self.shown) * other, of_other))
+        weights = np.array([weight for weight, *_ in parts]) / sum(weight for weight, *_ in parts)
+        mean = sum(weight * each for weight, (_, each, _) in zip(weights, parts, strict=True))
+        second = sum(w * (each_spread**2 + each**2) for w, (_, each, each_spread) in zip(weights, parts, strict=True))
+        return mean, np.sqrt(second - mean**2), misfit
+
+    def nearer(self, shown):
+        """Signs of v, u, γ, alternation with which a fit, or its mirror, is nearer to some tilts: ndarray (4,)."""
+        mirror = np.array([1.0, -1.0, -1.0, 1.0])
+        away = [np.abs(signs * self.shown - shown)[:3].max() for signs in (np.ones(4), mirror)]
+        return mirror if away[1] < away[0] else np.ones(4)
+
+    def _read_alone(self, windows, noise):
+        """Equation (1)."""
         noise = np.broadcast_to(noise, len(windows))
         apart, turned, spreads, misfit = windows - self.window, [], [], []
         for one, variance in zip(apart, noise, strict=True):
@@ -132,10 +167,67 @@ def alike(fit, other):
     return fit.material == other.material and fit.tilted_like(other)
 
 
-def undisputed(fits):
-    """What `fit_specimen` found; [] where quite different tilts are nearly as good as the best."""
-    rivals = [fit for fit in fits[1:] if fit.cost < fits[0].cost + RIVAL and fits[0].point[1:3].any()]
-    return fits if all(fit.tilted_like(fits[0]) for fit in rivals) else []
+def believed(fits, others=()):
+    """The best of some fits, with those that are nearly as good as its rivals.
+
+    Parameters
+    ----------
+    fits : list of SpecimenFit
+        From `fit_specimen`. One without u and γ that comes first is believed without rivals.
+    others : sequence of (SpecimenFit, float)
+        Fits of the same windows beside others of the image, and what these cost more: rivals if their tilts are alike.
+
+    Returns
+    -------
+    SpecimenFit or None
+        None where there are none, or where quite different tilts are nearly as good.
+    """
+    if not fits:
+        return None
+    best = fits[0]
+    if not best.point[1:3].any():
+        return best
+    near = [fit for fit in fits[1:] if fit.cost < best.cost + RIVAL]
+    if not all(fit.tilted_like(best) for fit in near):
+        return None
+    rivals = [(fit, fit.cost - best.cost) for fit in near] + [
+        (fit, fit.cost + more - best.cost) for fit, more in others
+    ]
+    return replace(best, rivals=tuple(each for each in rivals if each[1] < RIVAL and _signed_like(each[0], best)))
+
+
+def _signed_like(fit, other):
+    """Whether tilts are the same with their signs, but for the mirror."""
+    return np.abs(fit.nearer(other.shown) * fit.shown - other.shown)[:3].max() < LIKE_DEG
+
+
+def likeliest(family, costs):
+    """The fit of some rivals that the rest of an image costs least with, the others as its rivals.
+
+    Parameters
+    ----------
+    family : sequence of (SpecimenFit, float)
+        See `SpecimenFit.family`.
+    costs : sequence of float
+        Of the rest of the image, with each.
+    """
+    totals = np.array([excess for _, excess in family]) + costs
+    order = np.argsort(totals)
+    best, apart = family[order[0]][0], totals - totals.min()
+    others = [(family[place][0], float(apart[place])) for place in order[1:] if apart[place] < RIVAL]
+    return replace(best, rivals=tuple(other for other in others if _signed_like(other[0], best)))
+
+
+def of_next_row(fit, microscope):
+    """The fit as windows one row further show it: where '+' acts about c, γ is the other way round there."""
+    x = fit.point * np.where(np.array(NAMES) == "gamma_deg", -1, 1)
+    search = Search(fit.window, 0.0, (fit.material, fit.signs, microscope), None)
+    turned = np.diag([1.0, 1.0, -1.0])
+    return replace(
+        fit, values=dict(zip(NAMES, map(float, x), strict=True)), covariance=turned @ fit.covariance @ turned,
+        window=search.window(x), slopes=search.slopes(x, LOCAL),
+        rivals=tuple((of_next_row(each, microscope), excess) for each, excess in fit.rivals if each.signs[2] == "+"),
+    )  # fmt: skip
 
 
 def fit_specimen(seen, noise, read, materials, microscope=None, *, alternates=False, known=None):

@@ -108,7 +108,7 @@ def on_lattice(tilts):
     tilts : pandas.DataFrame
         row, col, and v, u, gamma, alternation as `_deg` and `_deg_hi`; and `windows_averaged`, of how many each is the
         mean, 1 where it is not there: those of single windows are taken to be wider by 1/√(c + (1 − c)/n),
-        c = `COMMON`.
+        c = `COMMON`, except in rows read as layers (see `layer_signs`), whose tilts are of all their columns.
 
     Returns
     -------
@@ -145,6 +145,7 @@ def on_lattice(tilts):
     maps["read"][places] = read
     values = dict(zip(READ, numbers[:, ::2].T, strict=True))
     averaged = tilts.get("windows_averaged", pd.Series(1.0, tilts.index)).fillna(1).to_numpy(float)
+    averaged = np.where(layer_signs(tilts) == "", averaged, 1.0)
     single = stats.norm.ppf(0.95) * np.sqrt(COMMON + (1 - COMMON) / averaged)
     spread = dict(zip(READ, (numbers[:, 1::2] - numbers[:, ::2]).T / single, strict=True))
     length = np.hypot(*doubled(values["u"], values["gamma"]))
@@ -155,6 +156,17 @@ def on_lattice(tilts):
         maps[name] = np.full(shape, np.nan)
         maps[name][places] = np.where(read, each, np.nan)
     return maps, places
+
+
+def layer_signs(tilts):
+    """Signs of the tilts of columns in rows that were read as layers between crystals, '' elsewhere: ndarray of str."""
+    return tilts.get("layer_signs", pd.Series("", tilts.index)).fillna("").to_numpy(str)
+
+
+def agreement(signs):
+    """Which of `CLASSES` tilts of these signs may belong to: ndarray of bool (len(CLASSES),)."""
+    in_plane = [plane == "a0a0" or ("+" in plane) == ("+" in signs[:2]) for plane, _ in CLASSES]
+    return np.array([fits and sign in ("0", "±", signs[2]) for fits, (_, sign) in zip(in_plane, CLASSES, strict=True)])
 
 
 def parity(shape, along_x, along_y):

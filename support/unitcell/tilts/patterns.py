@@ -10,6 +10,9 @@ so that an interface is not smeared. Then neighbours vote once more (a mean fiel
 columns wide and blends what it sees: a strip of one or two columns between others is what they blend into, and its
 columns are given to the patterns on either side.
 
+Where crystals are known (`known_crystals.columns`), the patterns of those that were fitted are likelier than others. A
+row between two crystals that was read as a layer has been told from its neighbours, whatever they blend into.
+
 A reported pattern is a class of Glazer patterns that one projection along [1-10] cannot tell apart:
 
 * the mirror normal to the beam exchanges a and b: they are written in the order '-', '+', '0';
@@ -31,10 +34,12 @@ from unitcell.tilts.pattern_evidence import (
     EQUAL_DEG,
     ERRORS,
     NAMES,
+    agreement,
     at_tilts,
     class_evidence,
     class_prior,
     column_tables,
+    layer_signs,
     magnitude_priors,
     neighbourhood_sum,
     on_lattice,
@@ -47,6 +52,9 @@ CAUTION = 0.5  # share of the coupling that enters probabilities: neighbours err
 ROUNDS = 8  # of the mean field
 THINNEST = 3  # columns of a domain that windows, two columns to each side, can tell from a blend of two others
 BLENDED = 0.05  # belief that a blended column has in each pattern whatever it shows
+SIGNS_RIGHT = 0.9  # probability of the signs with which a row was read as a layer
+AS_FITTED = 0.5  # prior probability of a pattern that a fitted crystal has, for this or that one
+COMMON_PATTERN = 0.05  # share of fitted columns, from which on a pattern is one of a crystal
 SURE = 0.5  # least probability of a cell that belongs to a region
 SMALLEST_REGION = 4  # cells
 STRIP_CELLS = 8_000  # at a time: some 700 MB
@@ -63,7 +71,8 @@ def column_patterns(tilts, common=COMMON, coupling=COUPLING):
     Parameters
     ----------
     tilts : pandas.DataFrame
-        From `tilts.inference.infer_tilts`: row, col, and v, u, gamma, alternation with 90 % intervals [degrees].
+        From `tilts.inference.infer_tilts`: row, col, and v, u, gamma, alternation with 90 % intervals [degrees]; and,
+        where crystals are known, crystal and layer_signs.
     common : float
         Share of the error variance that neighbouring columns have in common (their windows overlap, and material,
         thickness and lens are the same): 0 to less than 1.
@@ -90,11 +99,16 @@ def column_patterns(tilts, common=COMMON, coupling=COUPLING):
             f"common = {common} and coupling = {coupling} cannot be: give a share from 0 to less than 1 and at least 0."
         )
     maps, places = on_lattice(tilts)
-    belief, alternation = _posterior(maps, common)
-    voted, thick = _unblended(_vote(belief, maps["read"], coupling))
-    belief = _averaged(_vote(belief, maps["read"], CAUTION * coupling), voted, thick)
     names = np.array(sorted(set(NAMES)))
     member = np.array(NAMES) == names[:, None]
+    signs, crystal = layer_signs(tilts), tilts.get("crystal", pd.Series("", tilts.index)).to_numpy(str)
+    layers = tuple(place[signs != ""] for place in places)
+    given = layers, _of_layers({name: each[layers] for name, each in maps.items()}, signs[signs != ""])
+    belief, alternation = _belief(maps, common, coupling, class_prior(), given)
+    if (of_crystal := (crystal != "") & (signs == "")).any():
+        seen = (belief @ member.T.astype(float)).argmax(-1)[places][of_crystal]
+        found = np.bincount(seen, minlength=len(names)) >= COMMON_PATTERN * of_crystal.sum()
+        belief, alternation = _belief(maps, common, coupling, _expecting(member[found].any(0)), given)
     by_name = belief @ member.T.astype(float)
     best = by_name.argmax(-1)
     likeliest = np.where(member[best], belief, -1).argmax(-1)
@@ -107,14 +121,45 @@ def column_patterns(tilts, common=COMMON, coupling=COUPLING):
     return table
 
 
-def _posterior(maps, common):
+def _belief(maps, common, coupling, prior, given):
+    """Probability of each class (R, C, K), and the four alternations (R, C); `given`, places and what they show."""
+    belief, alternation = _posterior(maps, common, prior)
+    layers, own = given
+    belief[layers] = own
+    voted, thick = _unblended(_vote(belief, maps["read"], coupling))
+    careful = _vote(belief, maps["read"], CAUTION * coupling)
+    found = _averaged(careful, voted, thick)
+    found[layers] = careful[layers]  # no blends of their neighbours
+    return found, alternation
+
+
+def _expecting(classes):
+    """Prior probability of each class where crystals were found to be of some (bool) of them."""
+    prior = class_prior()
+    expected = np.where(classes, prior, 0) / max(prior[classes].sum(), TINY)
+    return AS_FITTED * expected + (1 - AS_FITTED) * prior
+
+
+def _of_layers(maps, signs):
+    """Probability of each class (n, K) of columns by themselves, in rows that were read as layers with some signs."""
+    if not len(signs):
+        return np.empty((0, len(NAMES)))
+    v, w, s = column_tables({name: each[None] for name, each in maps.items()}, 0.0)
+    right = np.array([agreement(each) for each in signs], bool).reshape(-1, len(NAMES))
+    logs = (
+        np.log(class_prior()) + _evidence(v, w, w, s, None)[0] + np.log(np.where(right, SIGNS_RIGHT, 1 - SIGNS_RIGHT))
+    )
+    return np.exp(logs - logsumexp(logs, axis=-1, keepdims=True))
+
+
+def _posterior(maps, common, prior):
     """Probability of each class (R, C, K) before neighbours vote, and the four alternations (R, C), strip by strip."""
     rows, cols = maps["read"].shape
     step = max(8, 2 * (STRIP_CELLS // (2 * cols)))  # even, so that parities begin alike
     beliefs, alternations = [], []
     for start in range(0, rows, step):
         low, high = max(0, start - HALO), min(rows, start + step + HALO)
-        belief, alternation = _strip({name: each[low:high] for name, each in maps.items()}, common)
+        belief, alternation = _strip({name: each[low:high] for name, each in maps.items()}, common, prior)
         kept = slice(start - low, start - low + min(step, rows - start))
         beliefs.append(belief[kept])
         alternations.append({name: each[kept] for name, each in alternation.items()})
@@ -122,11 +167,11 @@ def _posterior(maps, common):
     return np.concatenate(beliefs), joined
 
 
-def _strip(maps, common):
+def _strip(maps, common, prior):
     """`_posterior` of some rows; those within `HALO` of a cut are not what they are in the whole."""
     shape = maps["read"].shape
     v, w, s = column_tables(maps, common)
-    alone = logsumexp(np.log(class_prior()) + _evidence(v, w, w, s, None), axis=-1)
+    alone = logsumexp(np.log(prior) + _evidence(v, w, w, s, None), axis=-1)
     alone = np.where(maps["read"], alone, 0)
     of_v = {phase: neighbourhood_sum(phased(v, parity(shape, *phase))) for phase in PHASES}
     of_u = {phase: neighbourhood_sum(phased(w, parity(shape, *phase))) for phase in PHASES}
@@ -137,7 +182,7 @@ def _strip(maps, common):
     padded = np.pad(evidence, ((1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
     rows, cols = shape
     held = [padded[i : i + rows, j : j + cols] for i in range(3) for j in range(3)]
-    logs = np.log(class_prior()) + logsumexp(held, axis=0)
+    logs = np.log(prior) + logsumexp(held, axis=0)
     return np.exp(logs - logsumexp(logs, axis=-1, keepdims=True)), alternation
 
 
