@@ -22,6 +22,7 @@ import argparse
 import json
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,7 @@ def main():
     parser.add_argument("--doses", type=float, nargs="+", default=[3e4], help="e/Å²")
     parser.add_argument("--structures", type=int, default=4, help="of each material, at most")
     parser.add_argument("--parts", nargs="+", default=["images", "bounds", "twins", "control"], help="what to measure")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the recordings of the twins")
     default = project_root() / "support/unitcell/reference/known_crystals.csv"
     parser.add_argument("--out", type=Path, default=default, help="table of the images")
     given = parser.parse_args()
@@ -73,7 +75,7 @@ def main():
         if "bounds" in given.parts:
             found |= {f"crlb_ratio_{name}": bound_ratio(dose, pool) for name, dose in (("1e4", 1e4), ("1e5", 1e5))}
         if "twins" in given.parts:
-            found |= twin_figures(pool)
+            found |= twin_figures(pool, given.seeds)
         if "control" in given.parts:
             found |= control(read_known, pool.map)
     print(json.dumps({name: round(float(value), 4) for name, value in found.items()}))
@@ -88,25 +90,26 @@ def image_table(tasks, pool):
     return shown
 
 
-def twin_figures(pool):
+def twin_figures(pool, seeds):
     """Print the scores of every twin by network and by fit, and return them over all twins."""
-    columns = dict(zip(TWINS, pool.map(twin_columns, TWINS), strict=True))
+    tasks = list(product(TWINS, seeds))
+    columns = dict(zip(tasks, pool.map(twin_columns, *zip(*tasks, strict=True)), strict=True))
     found = {}
     for place, prefix in enumerate(("network_twins", "twins")):
-        for name, pair in columns.items():
-            print(f"{prefix} {name}", score(pair[place]).round(3).to_dict())
+        for (name, seed), pair in columns.items():
+            print(f"{prefix} {name} {seed}", score(pair[place]).round(3).to_dict())
         whole = score(pd.concat([pair[place] for pair in columns.values()]))
         found |= {f"{prefix}_{name}": whole[name] for name in (*NAMES, "coverage")}
         found |= {f"{prefix}_{where}": whole[f"pattern_{where}"] for where in ("far", "near")}
     return found
 
 
-def twin_columns(name):
+def twin_columns(name, seed):
     """Columns of a twin by the network alone, and with its crystals known: lattice parameters are of their volumes."""
     purest_last = sorted(twin_layers(name), key=lambda each: -each.film_share)
     volumes = {each.material: IN_PLANE_A**2 * each.layer.lattice_A for each in purest_last}
     materials = tuple(Material(*COMPOSITIONS[one], volume ** (1 / 3)) for one, volume in volumes.items())
-    twin, network = open_twin(name), load_network()
+    twin, network = open_twin(name, seed=seed), load_network()
     return [read_twin(twin, network, known)[1] for known in (None, KnownCrystals(materials, Microscope()))]
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse, stats
 
-from unitcell.crystals.tilt_coordinates import doubled, to_projection
+from unitcell.crystals.tilt_coordinates import doubled, halved, to_projection
 from unitcell.errors import InputError
 from unitcell.networks.tilt_network import doubled_sigma
 
@@ -42,6 +42,8 @@ STRAY = 0.05  # share of columns that say nothing of their neighbourhood
 COMMON = 0.5  # share of the variance of errors that neighbouring columns have in common
 # Of 3 × 3 averages over n windows, those of one parity are of much the same windows: four stand for nine.
 AVERAGES_APART = 9 / 4
+AS_FITTED = 0.5  # prior probability of a pattern that a fitted crystal has, for this or that one
+SIGNS_RIGHT = 0.9  # probability of the signs with which a row was read as a layer
 LEAST_SIGMA_DEG = 0.4  # below half a step of the grid, and below the differences between neighbouring cells
 
 # In-plane parts: what acts about a and b, in the order '-', '+', '0', for the mirror exchanges them. The two kinds of
@@ -54,10 +56,14 @@ NAMES = tuple(f"{plane.split()[0]}c{sign}" for plane, sign in CLASSES)
 SHARE = {"0": 1 / 3, "-": 1 / 3, "+": 1 / 3, "±": 2 / 3}
 
 
-def class_prior():
-    """Prior probability of each of `CLASSES`."""
+def class_prior(expected=None):
+    """Prior probability of each of `CLASSES`; where crystals were found to be of some (bool), these are likelier."""
     weights = np.array([PLANE_PRIOR[PLANES.index(plane)] * SHARE[sign] for plane, sign in CLASSES])
-    return weights / weights.sum()
+    prior = weights / weights.sum()
+    if expected is None or not expected.any():
+        return prior
+    of_these = np.where(expected, prior, 0)
+    return AS_FITTED * of_these / of_these.sum() + (1 - AS_FITTED) * prior
 
 
 def _shares(values, grid):
@@ -113,8 +119,8 @@ def on_lattice(tilts):
     Returns
     -------
     maps : dict of ndarray (R, C)
-        Each of `READ`; the standard deviations `sigma_*` of `ERRORS` [degrees] from the upper halves of 90 % intervals
-        (the lower ones are cut at zero), that of u and γ being the one of their doubled coordinates; `own`, the share
+        Each of `READ`; the standard deviations `sigma_*` of these and of `ERRORS` [degrees] from the upper halves of
+        90 % intervals (lower ones are cut at zero), `pair` being the doubled coordinates of (u, γ); `own`, the share
         of the variance of a column's own errors that its average keeps; and `read`, where there are tilts.
     places : tuple of two ndarray (n,)
         Row and column in these maps of each row of the table.
@@ -149,7 +155,7 @@ def on_lattice(tilts):
     single = stats.norm.ppf(0.95) * np.sqrt(COMMON + (1 - COMMON) / averaged)
     spread = dict(zip(READ, (numbers[:, 1::2] - numbers[:, ::2]).T / single, strict=True))
     length = np.hypot(*doubled(values["u"], values["gamma"]))
-    spread["pair"] = doubled_sigma(length, np.hypot(spread.pop("u"), spread.pop("gamma")) / np.sqrt(2))
+    spread["pair"] = doubled_sigma(length, np.hypot(spread["u"], spread["gamma"]) / np.sqrt(2))
     spread = {f"sigma_{name}": np.maximum(sigma, LEAST_SIGMA_DEG) for name, sigma in spread.items()}
     own = {"own": np.minimum(1, AVERAGES_APART / averaged)}
     for name, each in (values | spread | own).items():
@@ -263,6 +269,37 @@ def class_evidence(v, minus, plus, s, blur):
     planes = s @ alternating.T
     each = [by_sign[sign][:, p] * planes[:, p] for p, sign in ((PLANES.index(plane), sign) for plane, sign in CLASSES)]
     return np.log(np.maximum(np.stack(each, axis=1), 1e-30)) + (v_top + s_top + w_top)[:, None]
+
+
+def layer_evidence(maps, signs):
+    """Evidence for each of `CLASSES` in columns of rows that were read as layers, by themselves: (n, K), at most 1.
+
+    Parameters
+    ----------
+    maps : dict of ndarray (n,)
+        See `on_lattice`.
+    signs : ndarray of str (n,)
+        See `layer_signs`.
+    """
+    if not len(signs):
+        return np.empty((0, len(CLASSES)))
+    v, w, s = _layer_tables(maps)
+    evidence = class_evidence(v, w, w, s, dict.fromkeys(ERRORS, np.zeros(len(signs))))
+    right = np.array([agreement(each) for each in signs])
+    logs = evidence + np.log(np.where(right, SIGNS_RIGHT, 1 - SIGNS_RIGHT))
+    return np.exp(logs - logs.max(-1, keepdims=True)).astype(float)
+
+
+def _layer_tables(maps):
+    """The same as `column_tables` for columns (n,) of rows read as layers, whose errors are those of u and γ."""
+    v, _, s = column_tables({name: each[None] for name, each in maps.items()}, 0.0)
+    u, gamma = halved(ALONG_P, ALONG_Q[:, None])
+    (read_u, sigma_u), (read_gamma, sigma_gamma) = (
+        (maps[name][:, None, None], maps[f"sigma_{name}"][:, None, None]) for name in ("u", "gamma")
+    )
+    apart = [((s * u - read_u) / sigma_u) ** 2 + ((s * gamma - read_gamma) / sigma_gamma) ** 2 for s in (1, -1)]
+    density = _student(np.minimum(*apart), np.sqrt(sigma_u * sigma_gamma)[:, 0, 0], 2)
+    return v[0], _floored(density, np.ptp(SIGNED) * np.ptp(POLAR)), s[0]
 
 
 def _exponential(table):

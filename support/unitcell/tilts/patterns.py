@@ -34,11 +34,11 @@ from unitcell.tilts.pattern_evidence import (
     EQUAL_DEG,
     ERRORS,
     NAMES,
-    agreement,
     at_tilts,
     class_evidence,
     class_prior,
     column_tables,
+    layer_evidence,
     layer_signs,
     magnitude_priors,
     neighbourhood_sum,
@@ -52,8 +52,6 @@ CAUTION = 0.5  # share of the coupling that enters probabilities: neighbours err
 ROUNDS = 8  # of the mean field
 THINNEST = 3  # columns of a domain that windows, two columns to each side, can tell from a blend of two others
 BLENDED = 0.05  # belief that a blended column has in each pattern whatever it shows
-SIGNS_RIGHT = 0.9  # probability of the signs with which a row was read as a layer
-AS_FITTED = 0.5  # prior probability of a pattern that a fitted crystal has, for this or that one
 COMMON_PATTERN = 0.05  # share of fitted columns, from which on a pattern is one of a crystal
 SURE = 0.5  # least probability of a cell that belongs to a region
 SMALLEST_REGION = 4  # cells
@@ -99,19 +97,11 @@ def column_patterns(tilts, common=COMMON, coupling=COUPLING):
             f"common = {common} and coupling = {coupling} cannot be: give a share from 0 to less than 1 and at least 0."
         )
     maps, places = on_lattice(tilts)
-    names = np.array(sorted(set(NAMES)))
-    member = np.array(NAMES) == names[:, None]
-    signs, crystal = layer_signs(tilts), tilts.get("crystal", pd.Series("", tilts.index)).to_numpy(str)
-    layers = tuple(place[signs != ""] for place in places)
-    given = layers, _of_layers({name: each[layers] for name, each in maps.items()}, signs[signs != ""])
-    belief, alternation = _belief(maps, common, coupling, class_prior(), given)
-    if (of_crystal := (crystal != "") & (signs == "")).any():
-        seen = (belief @ member.T.astype(float)).argmax(-1)[places][of_crystal]
-        found = np.bincount(seen, minlength=len(names)) >= COMMON_PATTERN * of_crystal.sum()
-        belief, alternation = _belief(maps, common, coupling, _expecting(member[found].any(0)), given)
-    by_name = belief @ member.T.astype(float)
+    belief, alternation = _beliefs(tilts, maps, places, common, coupling)
+    names, member = _names()
+    by_name = belief @ member.T
     best = by_name.argmax(-1)
-    likeliest = np.where(member[best], belief, -1).argmax(-1)
+    likeliest = np.where(member[best] > 0, belief, -1).argmax(-1)
     table = {"pattern": names[best], "pattern_probability": by_name.max(-1)} | alternation
     table["region"] = _connected(likeliest, maps["read"] & (table["pattern_probability"] >= SURE))
     table = pd.DataFrame({name: each[places] for name, each in table.items()}, index=tilts.index)
@@ -121,11 +111,32 @@ def column_patterns(tilts, common=COMMON, coupling=COUPLING):
     return table
 
 
-def _belief(maps, common, coupling, prior, given):
-    """Probability of each class (R, C, K), and the four alternations (R, C); `given`, places and what they show."""
+def _names():
+    """The patterns that are told apart (N,), and which of `CLASSES` each is (N, K), 1 or 0."""
+    names = np.array(sorted(set(NAMES)))
+    return names, (np.array(NAMES) == names[:, None]).astype(float)
+
+
+def _beliefs(tilts, maps, places, common, coupling):
+    """`_belief`, and once more with the patterns that fitted crystals turn out to have, where there are any."""
+    signs, crystal = layer_signs(tilts), tilts.get("crystal", pd.Series("", tilts.index)).fillna("").to_numpy(str)
+    layer, fitted = (tuple(p[here] for p in places) for here in (signs != "", (crystal != "") & (signs == "")))
+    own, prior = layer_evidence({name: each[layer] for name, each in maps.items()}, signs[signs != ""]), class_prior()
+    found = _belief(maps, common, coupling, prior, layer, own * prior)
+    if not len(fitted[0]):
+        return found
+    _, member = _names()
+    seen = (found[0] @ member.T).argmax(-1)[fitted]
+    usual = np.bincount(seen, minlength=len(member)) >= COMMON_PATTERN * len(seen)
+    expected, beside = class_prior(member[usual].any(0)), _beside(maps["read"].shape, fitted)[layer]
+    own *= np.where(beside[:, None], expected, prior)  # the last row of a crystal is likely to be as it is
+    return _belief(maps, common, coupling, expected, layer, own)
+
+
+def _belief(maps, common, coupling, prior, layers, own):
+    """Probability of each class (R, C, K), given what layers show by themselves, and the four alternations (R, C)."""
     belief, alternation = _posterior(maps, common, prior)
-    layers, own = given
-    belief[layers] = own
+    belief[layers] = own / own.sum(-1, keepdims=True)
     voted, thick = _unblended(_vote(belief, maps["read"], coupling))
     careful = _vote(belief, maps["read"], CAUTION * coupling)
     found = _averaged(careful, voted, thick)
@@ -133,23 +144,12 @@ def _belief(maps, common, coupling, prior, given):
     return found, alternation
 
 
-def _expecting(classes):
-    """Prior probability of each class where crystals were found to be of some (bool) of them."""
-    prior = class_prior()
-    expected = np.where(classes, prior, 0) / max(prior[classes].sum(), TINY)
-    return AS_FITTED * expected + (1 - AS_FITTED) * prior
-
-
-def _of_layers(maps, signs):
-    """Probability of each class (n, K) of columns by themselves, in rows that were read as layers with some signs."""
-    if not len(signs):
-        return np.empty((0, len(NAMES)))
-    v, w, s = column_tables({name: each[None] for name, each in maps.items()}, 0.0)
-    right = np.array([agreement(each) for each in signs], bool).reshape(-1, len(NAMES))
-    logs = (
-        np.log(class_prior()) + _evidence(v, w, w, s, None)[0] + np.log(np.where(right, SIGNS_RIGHT, 1 - SIGNS_RIGHT))
-    )
-    return np.exp(logs - logsumexp(logs, axis=-1, keepdims=True))
+def _beside(shape, places):
+    """Whether the column above or below is one of some: ndarray of bool (R, C)."""
+    here = np.zeros(shape, bool)
+    here[places] = True
+    padded = np.pad(here, ((1, 1), (0, 0)))
+    return padded[:-2] | padded[2:]
 
 
 def _posterior(maps, common, prior):
