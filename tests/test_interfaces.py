@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from unitcell.known_crystals import gaps
 from unitcell.known_crystals.columns import Claim
-from unitcell.known_crystals.interfaces import QUICK, USUAL_OF_NEXT, Interface, _unlike, between, mirrored, shown
-from unitcell.known_crystals.layers import Row, Stack, moved
+from unitcell.known_crystals.interfaces import QUICK, USUAL_OF_NEXT, Interface, _unlike, between, shown
+from unitcell.known_crystals.layers import Row, Stack, mirrored, moved
 from unitcell.known_crystals.materials import parse_material
 from unitcell.known_crystals.sought import MEAN, NAMES, PLACE, ROUGH, recorded, simulated
 from unitcell.known_crystals.specimen_fit import SpecimenFit
@@ -76,7 +76,7 @@ def interface():
     rest, turned = Row((0.0, 0.0, 0.0), "---", 0.0), Row((0.0, 7.0, 4.0), "---", 1.0)
     true = {0: rest, 1: Row((0.5, 4.0, 2.0), "---", 0.0), 2: Row((-1.0, 6.0, 5.0), "---", 0.75), 3: turned, 4: turned}
     generator, blank = np.random.default_rng(0), Interface(stack, {}, {})
-    noise = {at: 0.05**2 for at in (1, 2)}
+    noise = dict.fromkeys((1, 2), 0.05**2)
     seen = {
         at: each + generator.normal(0, 0.05, each.shape) for at, (each, _) in blank.windows(true, noise, QUICK).items()
     }
@@ -92,6 +92,23 @@ def test_the_cost_is_least_at_the_truth_and_falls_along_its_slopes(interface):
         away = {at: moved(true[at], by) for at, by in zip((1, 2), step.reshape(2, 4), strict=True)}
         assert problem.cost({**true, **away}) > least
     assert np.abs(np.linalg.solve(curvature, pull)).max() < 0.5
+
+
+def test_slopes_say_what_a_step_changes_in_each_window():
+    stack = Stack(fit_of(STO), fit_of(LAO, (0.0, 7.0, 4.0)), Microscope())
+    tilts = [(0.0, 0.0, 0.0), (0.5, 3.0, 2.0), (-1.0, 4.0, 3.0), (0.5, 5.0, 3.0), (1.0, 6.0, 4.0), (0.0, 7.0, 4.0)]
+    rows = {at: Row(one, "---", at / 6) for at, one in enumerate([*tilts, tilts[-1]])}
+    problem = Interface(stack, {at: np.zeros(2240) for at in range(1, 5)}, {at: 0.01 for at in range(1, 5)})
+    here, slopes = problem.windows(rows, problem.seen, QUICK), problem.slopes(rows, QUICK)
+    for at, axis in ((1, 2), (3, 1), (4, 3)):
+        by = np.zeros(4)
+        by[axis] = 0.05 if axis == 3 else 0.35
+        there = problem.windows({**rows, at: moved(rows[at], by)}, problem.seen, QUICK)
+        for row in problem.seen:
+            change, said = there[row][0] - here[row][0], slopes[row][:, 4 * (at - 1) + axis] * by[axis]
+            size = max(np.linalg.norm(there[at][0] - here[at][0]), 1e-9)
+            assert np.linalg.norm(change - said) < 0.5 * size
+            assert (np.abs(said).max() == 0) == (abs(row - at) > 1)
 
 
 def test_rows_between_two_crystals_are_read(interface):
@@ -112,6 +129,7 @@ def test_rows_that_share_corners_are_seldom_far_apart():
         (Row((1.0, 6.0, -4.0), "---", 0.0), [0, 0, -8]),
         (Row((1.0, 6.0, -4.0), "--+", 0.0), [0, 0, 0]),  # γ of either sign: a tilt of another kind
         (Row((6.0, 1.0, 5.0), "-+-", 0.0), [0, 0, 1]),  # β of the other sign: v and u exchanged
+        (Row((-6.0, -1.0, 5.0), "+--", 0.0), [0, 0, 1]),  # α of the other sign
         (Row((6.0, 1.0, 5.0), "---", 0.0), [5, -5, 1]),
     ):
         found, of_here, of_above = _unlike(here, above)
@@ -120,6 +138,7 @@ def test_rows_that_share_corners_are_seldom_far_apart():
         for row, slope in ((moved(here, [*by, 0]), of_here), (moved(above, [*by, 0]), of_above)):
             pair = (row, above) if slope is of_here else (here, row)
             np.testing.assert_allclose(_unlike(*pair)[0] - found, slope @ by, atol=1e-9)
+        assert np.linalg.norm(_unlike(mirrored(here), mirrored(above))[0]) == pytest.approx(np.linalg.norm(found))
 
 
 def image_of(owned):

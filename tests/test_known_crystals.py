@@ -254,7 +254,8 @@ def test_fits_that_other_tilts_rival_do_not_count(fit):
     assert specimen_fit.believed([fit, other]) is None
     assert specimen_fit.believed([]) is None
     for sure in ([fit], [fit, replace(other, cost=fit.cost + 200)], [none, fit, other]):
-        assert specimen_fit.believed(sure) is sure[0] or specimen_fit.believed(sure).rivals == ()
+        found = specimen_fit.believed(sure)
+        assert (found.cost, found.values, found.rivals) == (sure[0].cost, sure[0].values, ())
     assert specimen_fit.believed([fit, near]).rivals == ((near, pytest.approx(50)),)
     # Beside another crystal, which costs 20 more; tilts of the other sign are no rivals.
     fit, near = (replace(one, values=one.values | {"u_deg": 4.0}) for one in (fit, near))
@@ -284,6 +285,22 @@ def test_what_is_fitted_next_decides_between_rivals(fit):
     assert (changed.material, changed.rivals[0][0].material) == (other.material, LAO)
     assert changed.rivals[0][1] == pytest.approx(22)
     assert specimen_fit.likeliest(family, [np.inf, 100.0]).rivals == ()
+
+
+def test_crystals_that_explain_as_much_are_told_apart_by_what_is_fitted_next(fit):
+    other = replace(fit, material=parse_material("Pr,Al,3.77"), cost=fit.cost + 8)
+    best = replace(fit, rivals=((other, 8.0),))
+    ends = {LAO: [replace(fit, cost=700.0)], other.material: [replace(other, cost=600.0), replace(fit, cost=620.0)]}
+    known = KnownCrystals((LAO, other.material), Microscope())
+    fits, found = known._beside([best], lambda near: ends[near.material], 2240)
+    assert [one.material for one in fits] == [other.material, other.material]
+    assert [(rival.material, excess) for rival, excess in fits[0].rivals] == []  # 92 more is too much
+    assert [round(excess) for _, excess in fits[1].rivals] == [20]
+    assert found[0].cost == 600
+    fits, _ = known._beside([best], lambda near: [replace(one, cost=3 * one.cost) for one in ends[near.material]], 2240)
+    assert [one.material for one in fits] == [LAO, LAO]  # what explains no crystal says nothing of another
+    assert known._beside([best], lambda near: [], 2240) == ([best], [])
+    assert known._beside([], lambda near: [], 2240) == ([], [])
 
 
 def test_where_plus_acts_about_c_the_next_row_shows_the_crystal_the_other_way():

@@ -183,6 +183,16 @@ def test_a_row_read_as_a_layer_keeps_its_pattern_beside_others():
         assert (each.pattern[~strip] == "a0a0c0").mean() >= 0.95
 
 
+def test_layers_in_columns_without_tilts_and_tables_from_files_are_harmless():
+    tilts = uniform((8, 8, 5), "--+")
+    signs = pd.Series("", tilts.index).mask(tilts.index == 5, "--+")
+    tilts.loc[5, [name for name in tilts if "_deg" in name]] = np.nan
+    plain = column_patterns(tilts)
+    for empty in (signs, pd.Series(np.nan, tilts.index)):  # '' is read back from a file as NaN
+        found = column_patterns(tilts.assign(layer_signs=empty, crystal=empty))
+        pd.testing.assert_frame_equal(found, plain)
+
+
 def test_signs_agree_with_the_classes_that_they_may_belong_to():
     names = np.array(NAMES)
     assert set(names[agreement("---")]) == {

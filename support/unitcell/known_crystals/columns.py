@@ -86,8 +86,8 @@ class KnownCrystals:
         ----------
         table : pandas.DataFrame
             As the network has it; gets a column `crystal`, '' where no fit explains the window, `crystal_share`, how
-            much of a row between two crystals is of the one that it has more of, and 1 elsewhere, and `layer_signs`, of
-            the tilts in such a row, and '' elsewhere.
+            much of a row that was read as a layer is of the crystal that it has more of, and 1 elsewhere, and
+            `layer_signs`, of the tilts in such a row, and '' elsewhere.
         windows : ndarray (n, 40, 56)
             Averaged and standardised, NaN where they leave the image.
         noise : ndarray (n,)
@@ -143,12 +143,14 @@ class KnownCrystals:
             same = ends and known.material == family[0][0].material
             ends.append(ends[0] if same else fit_group(known))
         least = [min((fit.cost for fit in some), default=np.inf) for some in ends]
-        excess = [more for _, more in family]
-        order = np.argsort(np.add(excess, least))
-        others = [n for n in order[1:] if ends[n] is not ends[order[0]]]
-        fit = believed(ends[order[0]], [(each, excess[n] - excess[order[0]]) for n in others for each in ends[n]])
+        best, others = 0, []
         if fits and min(least) < POOR * pixels:  # what explains no crystal says nothing of another
+            totals = np.array([excess for _, excess in family]) + least
+            best = int(np.argmin(totals))
+            unlike = [n for n in range(len(family)) if ends[n] is not ends[best] and (n == 0 or ends[n] is not ends[0])]
+            others = [(fit, family[n][1] - family[best][1]) for n in unlike for fit in ends[n]]
             fits = [*fits[:place], likeliest(family, least), *fits[place + 1 :]]
+        fit = believed(ends[best], others)
         return (fits, []) if fit is None else ([*fits, fit], self._rows(fit))
 
     def _rows(self, fit):
@@ -203,7 +205,7 @@ def _shifted(windows):
 def _misfit(fit, flat, noise, whole):
     """Variance per pixel by which windows miss a fit: ndarray (n,), infinite where it does not explain them."""
     found = np.full(len(flat), np.inf)
-    tilts, _, misfit = fit.read(flat[whole], noise[whole])
+    tilts, _, misfit = fit.read_alone(flat[whole], noise[whole])
     turned = np.abs((tilts - fit.shown)[:, :3]).max(1)
     found[whole] = np.where((misfit < UNEXPLAINED**2) & (turned < FARTHEST_DEG), misfit, np.inf)
     return found

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from unitcell.known_crystals.interfaces import Interface, between, mirrored
-from unitcell.known_crystals.layers import Row, Stack
+from unitcell.known_crystals.interfaces import Interface, between
+from unitcell.known_crystals.layers import Row, Stack, mirrored
 from unitcell.known_crystals.specimen_fit import UNEXPLAINED, alike
 
 OWNED = 0.8  # share of a row's windows that crystals explain, from which on it is theirs
@@ -75,7 +75,8 @@ def read_gaps(table, claims, flat, noise, odd, microscope, progress=False):
     with tqdm(desc="interfaces", unit=" images", disable=not progress) as bar:  # how many it takes is not known
         for gap in _gaps(owners):
             seen = {at: _layer(flat, noise, (rows == at) & whole) for at in gap}
-            if all(seen.values()):
+            seen = {at: one for at, one in seen.items() if one or at not in owners}
+            if seen and all(seen.values()):
                 found += _read_gap(table, seen, owners, odd, whole, microscope, bar.update)
     return found
 
@@ -128,7 +129,7 @@ def _read_gap(table, seen, owners, odd, whole, microscope, simulated):
     rows, tilts, covariance = between(interface, _anchors(owners, sought), before)
     excess, found = interface.excess(rows), []
     for at, one, spread in zip(sought, tilts, covariance, strict=True):
-        share = rows[at].share
+        share = rows[at].share if interface.composed else 1.0
         material, share = (first.material, 1 - share) if share < 0.5 else (second.material, share)
         variance = np.diag(spread) + OFF_DEG**2
         places = np.flatnonzero(whole & (table.row.to_numpy() == at))

@@ -6,7 +6,7 @@ m the window of a row, w(x) the simulated one (`known_crystals.layers`), x the t
 noise of m and what simulations are off by. Every window has its own d: offset and stretch, and smooth brightness along
 the rows' normal, for what an interface scatters to large angles is not simulated well. The cost is least in d always.
 Tilts t of one row and the next, which share corners, are seldom far apart; c is how much pixels overstate what they
-say (`known_crystals.specimen_fit`). Slopes are simulated after every third step, and corrected between (Broyden 1965).
+say (`known_crystals.specimen_fit`). Slopes are simulated at every third step, and corrected between (Broyden 1965).
 """
 
 from dataclasses import dataclass, field, replace
@@ -17,7 +17,7 @@ import numpy as np
 from unitcell.crystals import corner_rotations
 from unitcell.crystals.octahedra import lattice_block
 from unitcell.crystals.tilt_coordinates import to_projection, to_pseudocubic
-from unitcell.known_crystals.layers import A_SITES, AROUND, B_SITES, Row, Stack, moved
+from unitcell.known_crystals.layers import A_SITES, AROUND, B_SITES, Row, Stack, mirrored, moved, other_ways
 from unitcell.known_crystals.search import FRESH, corrected
 from unitcell.known_crystals.sought import ROUGH
 from unitcell.known_crystals.specimen_fit import OVERSTATED, RIVAL
@@ -30,7 +30,6 @@ USUAL_OF_WINDOW = np.array([0.1, 0.1, 0.01, 0.01, 0.01, 0.01, 0.3, 0.3, 0.3, 0.3
 USUAL_OF_ROW = np.array([10.0, 10.0, 10.0, 0.5])  # of v, u, γ [degrees] about none, and of the share about a half
 USUAL_OF_NEXT = 3.0 / OVERSTATED**0.5  # of v, u, γ of one row and the next [degrees]: tilts fade over some cells
 STEP = np.array([0.5, 0.7, 0.7, 0.15])
-OTHER_BETA = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])  # v and u when β changes its sign
 MOST_DEG = 5.0  # that one step may turn a row
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 PARTS = (0.5, 1.0)  # of the tilts of a row beyond, which are tried
@@ -67,14 +66,9 @@ class Interface:
 
     def windows(self, rows, wanted, effort):
         """Windows of some rows and their derivatives by d: dict of int to (ndarray (pixels,), ndarray (pixels, 10))."""
-        found, left = {}, sorted(wanted)
-        while left:
-            at = left.pop(0)
-            image = self._image(rows, at, effort)
-            found[at] = _with_slopes(image, 0)
-            if left and left[0] == at + 1:
-                found[left.pop(0)] = _with_slopes(image, 1)
-        return found
+        first = min(self.seen or wanted)  # one image shows two windows, always the same two: images are not quite alike
+        lower = {at: at - (at - first) % 2 for at in sorted(wanted)}
+        return {at: _with_slopes(self._image(rows, below, effort), at - below) for at, below in lower.items()}
 
     def _image(self, rows, at, effort):
         around = tuple(rows[at + step] for step in AROUND)
@@ -130,23 +124,26 @@ class Interface:
 
     def descend(self, rows, effort=QUICK, steps=6):
         """Rows of least cost near some, and the cost."""
-        cost, damping, slopes = self.cost(rows, effort=effort), 1e-2, None
-        for number in range(steps):
-            slopes = slopes if slopes and number % FRESH else self.slopes(rows, effort)
+        cost, damping, slopes, age = self.cost(rows, effort=effort), 1e-2, None, 0
+        for _ in range(steps):
+            if slopes is None or age >= FRESH:
+                slopes, age = self.slopes(rows, effort), 0
             curvature, pull = self.system(rows, slopes, effort)
-            before = cost
+            before, age = cost, age + 1
             for _ in range(6):
                 step = np.linalg.solve(curvature + damping * np.diag(np.diag(curvature)), pull).reshape(-1, 4)
                 step[:, 3] *= self.composed
                 tried = {**rows, **{at: moved(rows[at], by) for at, by in zip(self.seen, step, strict=True)}}
                 small = np.abs(step[:, :3]).max() < MOST_DEG
                 if small and (lower := self.cost(tried, effort=effort)) < cost:
-                    slopes = self._corrected(slopes, rows, tried, step, effort)
+                    slopes = self._corrected(slopes, rows, tried, effort)
                     rows, cost, damping = tried, lower, max(damping / 5, 1e-4)
                     break
                 damping *= 5
-            if before - cost < SETTLED * cost:
+            if before - cost < SETTLED * cost and age == 1:
                 break
+            if before - cost < SETTLED * cost:
+                slopes = None  # corrected ones may be what ended it
         return rows, cost
 
     def slopes(self, rows, effort):
@@ -162,11 +159,14 @@ class Interface:
                     slopes[row][:, 4 * number + axis] = (window - here[row][0]) / by[axis]
         return slopes
 
-    def _corrected(self, slopes, rows, moved_rows, step, effort):
+    def _corrected(self, slopes, rows, tried, effort):
         """Slopes that say of a step what came of it."""
-        here, there = (self.windows(each, self.seen, effort) for each in (rows, moved_rows))
+        here, there = (self.windows(each, self.seen, effort) for each in (rows, tried))
+        before, after = (
+            np.concatenate([[*each[at].tilts, each[at].share] for at in self.seen]) for each in (rows, tried)
+        )
         unit = np.tile(STEP, len(self.seen))
-        return {at: corrected(slopes[at], step.ravel() / unit, there[at][0] - here[at][0], unit) for at in slopes}
+        return {at: corrected(slopes[at], (after - before) / unit, there[at][0] - here[at][0], unit) for at in slopes}
 
     def system(self, rows, slopes, effort):
         """Half the second derivative of the cost by the rows' tilts and shares, and minus half the first."""
@@ -254,12 +254,6 @@ def _starts(interface, anchors, read):
         yield {**rows, **{at: replace(rows[at], tilts=tuple(each)) for at, each in zip(sought, nearer, strict=True)}}
 
 
-def mirrored(row):
-    """The row whose image is the same: (v, −u, −γ), the pseudo-cubic axes a and b exchanged."""
-    v, u, gamma = row.tilts
-    return replace(row, tilts=(v, -u, -gamma), signs=row.signs[1] + row.signs[0] + row.signs[2])
-
-
 def shown(rows, sought):
     """v, u, γ and alternation along the beam as the image shows them, of octahedra with the corners that they share.
 
@@ -297,11 +291,7 @@ def _unlike(below, above):
 
     Where signs differ, those of a tilt about one axis in one row say nothing of those in the other.
     """
-    forms = [np.eye(3)]
-    if (below.signs[2] == "+") != (above.signs[2] == "+"):
-        forms.append(np.diag([1.0, 1.0, -1.0]))
-    if below.signs[:2] != above.signs[:2]:
-        forms += [OTHER_BETA @ form for form in forms]
+    forms = other_ways(below.signs, above.signs)
     apart = [form @ above.tilts - below.tilts for form in forms]
     best = int(np.argmin([each @ each for each in apart]))
     return apart[best] / USUAL_OF_NEXT, -np.eye(3) / USUAL_OF_NEXT, forms[best] / USUAL_OF_NEXT
@@ -331,10 +321,10 @@ def _others(row, beside, patterns):
         alpha, beta, gamma = to_pseudocubic(*row.tilts)
         turned = [(alpha, beta, gamma), (alpha, -beta, gamma), (-alpha, beta, gamma), (alpha, beta, -gamma)]
         found += [replace(row, tilts=tuple(map(float, to_projection(*each))), signs=signs) for each in turned]
-    for other, part, signs in product(set(beside), PARTS, patterns):
-        scaled = Row(tuple(part * tilt for tilt in other.tilts), signs, row.share)
-        v, u, gamma = scaled.tilts
-        found += [scaled, mirrored(scaled) if signs == other.signs else replace(scaled, tilts=(u, v, gamma))]
+    for other, part, signs in product(beside, PARTS, patterns):
+        tilts = [(part * form @ other.tilts).tolist() for form in other_ways(signs, other.signs)]
+        scaled = [Row(tuple(each), signs, row.share) for each in tilts]
+        found += [*scaled, mirrored(scaled[0])] if signs == other.signs else scaled
     return list(dict.fromkeys(found))
 
 

@@ -26,6 +26,11 @@ OF_A_CRYSTAL = (
 )  # fmt: skip
 AROUND = (0, 1, 2, -1)  # rows of the stack for a window: its own, the one above, the next, the one below
 # Sites of each row are written as elements that no crystal here has; what they are made of is told by their shares.
+OTHER_WAY = (
+    np.array([[0.0, -1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]),
+    np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]),
+    np.diag([1.0, 1.0, -1.0]),
+)  # v, u, γ when α, β or γ is turned the other way
 A_SITES, B_SITES = ("Ac", "Th", "Pa", "U"), ("Np", "Pu", "Am", "Cm")
 
 
@@ -187,3 +192,21 @@ def moved(row, step):
     """A row whose v, u, γ and share change by a step (4,)."""
     tilts = tuple(float(tilt + by) for tilt, by in zip(row.tilts, step[:3], strict=True))
     return replace(row, tilts=tilts, share=float(np.clip(row.share + step[3], 0, 1)))
+
+
+def mirrored(row):
+    """The row whose image is the same: (v, −u, −γ), the pseudo-cubic axes a and b exchanged."""
+    v, u, gamma = row.tilts
+    return replace(row, tilts=(v, -u, -gamma), signs=row.signs[1] + row.signs[0] + row.signs[2])
+
+
+def other_ways(signs, others):
+    """Matrices of (v, u, γ) that turn tilts about the axes whose signs differ the other way: list of ndarray (3, 3).
+
+    Where patterns differ, which way a tilt of one goes says nothing of the other's. α → −α is (v, u) → (−u, −v),
+    β → −β is (v, u) → (u, v).
+    """
+    found = [np.eye(3)]
+    for sign, other, turned in zip(signs, others, OTHER_WAY, strict=True):
+        found += [turned @ form for form in found] if sign != other else []
+    return found

@@ -118,10 +118,10 @@ class SpecimenFit:
         spread : ndarray (n, 4), their standard deviations
         misfit : ndarray (n,), variance per pixel that the windows have over noise and what this fit explains
         """
-        tilts, spread, misfit = self._read_alone(windows, noise)
+        tilts, spread, misfit = self.read_alone(windows, noise)
         parts = [(1.0, tilts, spread)]
         for rival, excess in self.rivals:
-            other, of_other, _ = rival._read_alone(windows, noise)
+            other, of_other, _ = rival.read_alone(windows, noise)
             parts.append((np.exp(-excess / (2 * OVERSTATED)), rival.nearer(self.shown) * other, of_other))
         weights = np.array([weight for weight, *_ in parts]) / sum(weight for weight, *_ in parts)
         mean = sum(weight * each for weight, (_, each, _) in zip(weights, parts, strict=True))
@@ -134,8 +134,8 @@ class SpecimenFit:
         away = [np.abs(signs * self.shown - shown)[:3].max() for signs in (np.ones(4), mirror)]
         return mirror if away[1] < away[0] else np.ones(4)
 
-    def _read_alone(self, windows, noise):
-        """Equation (1)."""
+    def read_alone(self, windows, noise):
+        """Equation (1), by this fit without its rivals."""
         noise = np.broadcast_to(noise, len(windows))
         apart, turned, spreads, misfit = windows - self.window, [], [], []
         for one, variance in zip(apart, noise, strict=True):

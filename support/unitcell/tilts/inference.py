@@ -69,7 +69,7 @@ def infer_tilts(image, network, lattice_A=None, seed=0, *, lattice=None, average
     known : unitcell.known_crystals.columns.KnownCrystals, optional
         Crystals of which the specimen is known to be made: their images are fitted from where the network puts tilts,
         and `crystal` says whose fit a column has ('' where none explains it and the network's answer stays), with
-        `crystal_share`, how much of it a row between two crystals has, and `layer_signs`, of the tilts in such a row.
+        `crystal_share`, how much of it a row has that was read as a layer, and `layer_signs`, of the tilts in it.
     progress : bool
         Show how many windows are read.
 
@@ -227,10 +227,10 @@ def tilt_maps(tilts, image):
             maps[name] = maps[name].fillna("").astype(str)
         maps["layer_signs"].attrs = {
             "units": "1",
-            "long_name": "signs of tilts about a, b, c in a row between crystals",
+            "long_name": "signs of tilts about a, b, c in a row read as a layer",
         }
         maps["crystal"].attrs = {"units": "1", "long_name": "known crystal whose image was fitted; '' for none"}
-        maps["crystal_share"].attrs = {"units": "1", "long_name": "its share, of a row between two crystals; else 1"}
+        maps["crystal_share"].attrs = {"units": "1", "long_name": "its share of a row that was read as a layer; else 1"}
     for name, meaning in PATTERN_MEANING.items():
         if name in maps:
             maps[name].attrs = {"units": "1", "long_name": meaning}

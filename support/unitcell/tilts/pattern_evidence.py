@@ -43,6 +43,7 @@ COMMON = 0.5  # share of the variance of errors that neighbouring columns have i
 # Of 3 × 3 averages over n windows, those of one parity are of much the same windows: four stand for nine.
 AVERAGES_APART = 9 / 4
 AS_FITTED = 0.5  # prior probability of a pattern that a fitted crystal has, for this or that one
+CHUNK = 512  # neighbourhoods at a time, to bound memory
 SIGNS_RIGHT = 0.9  # probability of the signs with which a row was read as a layer
 LEAST_SIGMA_DEG = 0.4  # below half a step of the grid, and below the differences between neighbouring cells
 
@@ -166,7 +167,12 @@ def on_lattice(tilts):
 
 def layer_signs(tilts):
     """Signs of the tilts of columns in rows that were read as layers between crystals, '' elsewhere: ndarray of str."""
-    return tilts.get("layer_signs", pd.Series("", tilts.index)).fillna("").to_numpy(str)
+    return words(tilts, "layer_signs")
+
+
+def words(tilts, name):
+    """A column of words of a table, '' where there are none or no such column: ndarray of str."""
+    return tilts.get(name, pd.Series("", tilts.index)).astype(object).fillna("").to_numpy(str)
 
 
 def agreement(signs):
@@ -283,10 +289,13 @@ def layer_evidence(maps, signs):
     """
     if not len(signs):
         return np.empty((0, len(CLASSES)))
-    v, w, s = _layer_tables(maps)
-    evidence = class_evidence(v, w, w, s, dict.fromkeys(ERRORS, np.zeros(len(signs))))
+    evidence = []
+    for start in range(0, len(signs), CHUNK):
+        part = slice(start, start + CHUNK)
+        v, w, s = _layer_tables({name: each[part] for name, each in maps.items()})
+        evidence.append(class_evidence(v, w, w, s, dict.fromkeys(ERRORS, np.zeros(len(v)))))
     right = np.array([agreement(each) for each in signs])
-    logs = evidence + np.log(np.where(right, SIGNS_RIGHT, 1 - SIGNS_RIGHT))
+    logs = np.concatenate(evidence) + np.log(np.where(right, SIGNS_RIGHT, 1 - SIGNS_RIGHT))
     return np.exp(logs - logs.max(-1, keepdims=True)).astype(float)
 
 

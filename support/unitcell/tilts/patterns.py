@@ -30,6 +30,7 @@ from scipy.special import logsumexp
 from unitcell.crystals.tilt_coordinates import canonical, to_projection, to_pseudocubic
 from unitcell.errors import InputError
 from unitcell.tilts.pattern_evidence import (
+    CHUNK,
     COMMON,
     EQUAL_DEG,
     ERRORS,
@@ -45,6 +46,7 @@ from unitcell.tilts.pattern_evidence import (
     on_lattice,
     parity,
     phased,
+    words,
 )
 
 COUPLING = 1.0  # of the Potts model: log odds that one sure neighbour adds
@@ -57,7 +59,6 @@ SURE = 0.5  # least probability of a cell that belongs to a region
 SMALLEST_REGION = 4  # cells
 STRIP_CELLS = 8_000  # at a time: some 700 MB
 HALO = 2  # rows: neighbourhoods of neighbourhoods
-CHUNK = 512  # neighbourhoods at a time, to bound memory
 PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))  # alternation along x, along y
 UNREAD = "?"
 TINY = 1e-6
@@ -119,7 +120,9 @@ def _names():
 
 def _beliefs(tilts, maps, places, common, coupling):
     """`_belief`, and once more with the patterns that fitted crystals turn out to have, where there are any."""
-    signs, crystal = layer_signs(tilts), tilts.get("crystal", pd.Series("", tilts.index)).fillna("").to_numpy(str)
+    signs, crystal = (
+        np.where(maps["read"][places], each, "") for each in (layer_signs(tilts), words(tilts, "crystal"))
+    )
     layer, fitted = (tuple(p[here] for p in places) for here in (signs != "", (crystal != "") & (signs == "")))
     own, prior = layer_evidence({name: each[layer] for name, each in maps.items()}, signs[signs != ""]), class_prior()
     found = _belief(maps, common, coupling, prior, layer, own * prior)
