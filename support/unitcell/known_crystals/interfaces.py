@@ -209,7 +209,7 @@ def between(interface, anchors, read):
     anchors : dict of int to unitcell.known_crystals.layers.Row
         Rows around those sought: one below and two above.
     read : dict of int to (v, u, gamma)
-        What a network reads in the rows that are sought [degrees].
+        What a network, or the fit of the crystal that they end, reads in the rows that are sought [degrees].
 
     Returns
     -------

@@ -210,6 +210,10 @@ def likeliest(family, costs):
         See `SpecimenFit.family`.
     costs : sequence of float
         Of the rest of the image, with each.
+
+    Returns
+    -------
+    SpecimenFit
     """
     totals = np.array([excess for _, excess in family]) + costs
     order = np.argsort(totals)
