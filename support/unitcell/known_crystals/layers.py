@@ -54,10 +54,16 @@ class Row:
 
     def layer(self, a_site, b_site, lattice_A, a_shift=(0.0, 0.0), *, odd=False):
         """As `unitcell.crystals.layered_perovskite` has it; with odd, of a stack that begins in an odd row."""
-        alpha, beta, gamma = to_pseudocubic(*self.tilts)
-        if odd and self.signs[2] == "+":
-            gamma = -gamma  # windows of odd rows are those one column further, where '+' is the other way round
+        alpha, beta, gamma = to_pseudocubic(*self.asked(self.tilts, odd))
         return Layer(float(alpha), float(beta), float(gamma), self.signs, a_site, b_site, lattice_A, a_shift)
+
+    def asked(self, shown, at):
+        """v, u, γ that a row at some place is asked for if its windows show some, or the other way round: tuple.
+
+        Windows of odd rows are those one column further, where '+' about c is the other way round.
+        """
+        v, u, gamma = shown
+        return v, u, -gamma if at % 2 and self.signs[2] == "+" else gamma
 
 
 @dataclass(frozen=True)
@@ -116,8 +122,9 @@ class Stack:
             debye_waller_A2=self._vibrations(middle),
         )  # fmt: skip
         source = torch.tensor([[values[f"source_{each}_A2"] for each in ("xx", "xy", "yy")]])
+        lag = torch.tensor([[values["lag_x_A"], values["lag_y_A"]]])
         extent = float(crystal.cell[1, 1]), float(2**0.5 * lengths[0])
-        fine = refine(image[..., : CELL_SHAPE[1]].float(), source, extent)
+        fine = refine(image[..., : CELL_SHAPE[1]].float(), source, extent, lag_A=lag)
         pitches = tuple((float(lengths[0]), height) for height in heights[:2])
         return StackImage(fine, extent, float(centres[1]), pitches)
 
