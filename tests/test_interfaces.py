@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 from unitcell.known_crystals import gaps
 from unitcell.known_crystals.columns import Claim
-from unitcell.known_crystals.interface_search import between
-from unitcell.known_crystals.interfaces import QUICK, USUAL_OF_NEXT, Interface, _unlike, shown
+from unitcell.known_crystals.interfaces import QUICK, USUAL_OF_NEXT, Interface, _unlike, between, shown
 from unitcell.known_crystals.layers import Row, Stack, mirrored, moved
 from unitcell.known_crystals.materials import parse_material
 from unitcell.known_crystals.sought import MEAN, NAMES, PLACE, ROUGH, recorded, simulated
@@ -37,6 +36,16 @@ def test_a_stack_of_equal_rows_is_the_crystal(signs):
     fit.values["gamma_deg"] *= -1 if signs[2] == "+" else 1
     next_row = recorded(simulated(fit.point, (LAO, signs, Microscope()), ROUGH), fit.point, LAO.lattice_A)[0]
     assert np.sqrt(np.mean((above - next_row) ** 2)) < 0.04
+
+
+def test_odd_rows_are_asked_for_what_their_windows_show():
+    tilts = 1.0, 5.0, 4.0
+    for signs, at, wanted in (("---", 1, tilts), ("--+", 2, tilts), ("--+", 3, (1.0, 5.0, -4.0))):
+        row = Row(tilts, signs, 0.0)
+        assert row.asked(tilts, at) == wanted
+        assert row.asked(row.asked(tilts, at), at) == tilts
+    fit = fit_of(LAO, (0.0, 7.0, 4.0), "--+")
+    assert [gaps._anchor(fit, at, 0.0).tilts for at in (4, 5)] == [(0.0, 7.0, 4.0), (0.0, 7.0, -4.0)]
 
 
 def test_compositions_go_over_from_one_crystal_to_the_other():
@@ -124,26 +133,6 @@ def test_rows_between_two_crystals_are_read(interface):
     assert max(problem.excess(rows, QUICK).values()) < 0.08
 
 
-def test_rows_at_the_end_of_an_image_are_read_with_one_more(interface):
-    whole, true = interface
-    problem = Interface(whole.stack, whole.seen, whole.noise, beyond=3)
-    assert problem.sought == [1, 2, 3]
-    curvature, _ = problem.system(true, problem.slopes(true, QUICK), QUICK)
-    assert curvature.shape == (12, 12)
-    assert np.linalg.eigvalsh(curvature).min() > 0
-    guess = Row((0.0, 7.0, 4.0), "---", 1.0)
-    anchors = {0: true[0], 4: guess, 5: guess}
-    rows, tilts, covariance = between(problem, anchors, {1: (0.0, 0.3, 3.0), 2: (0.0, 2.0, 7.0), 3: (0.0, 2.0, 7.0)})
-    assert (sorted(rows), len(tilts), len(covariance)) == ([0, 1, 2, 3, 4, 5], 2, 2)
-    wanted = shown(true, [1, 2])
-    np.testing.assert_allclose(tilts[:, 0], wanted[:, 0], atol=0.5)
-    np.testing.assert_allclose(tilts[:, 1:3], wanted[:, 1:3], atol=1.5)
-    assert max(problem.excess(rows, QUICK).values()) < 0.08
-    known, open_ended = (np.einsum("nii->ni", each.spread(true)) for each in (whole, problem))
-    assert (open_ended[1] > known[1]).all()  # than beside a crystal that is known
-    np.testing.assert_allclose(open_ended[0, :2], known[0, :2], rtol=0.3)
-
-
 def test_rows_that_share_corners_are_seldom_far_apart():
     here = Row((1.0, 6.0, 4.0), "---", 0.0)
     for above, apart in (
@@ -188,38 +177,6 @@ def test_which_rows_are_read_as_an_interface(owned, read):
     owners = gaps._owners(rows, claims, np.ones(len(rows), bool))
     assert sorted(owners) == [at for at, name in enumerate(owned) if name != "."]
     assert gaps._gaps(owners) == read
-
-
-@pytest.mark.parametrize(
-    ("owned", "read", "beyond"),
-    [
-        ("..aaaabb", [[0, 1, 2]], [(-1, -2)]),
-        ("aabbbb.", [[5, 6]], [(7, 8)]),
-        (".a.bb", [[0]], [(-1, -2)]),  # a single row is read as it is
-        ("aaaa", [], []),
-        (6 * "." + "aa", [], []),  # too many for an interface
-    ],
-)
-def test_which_rows_are_read_at_the_ends_of_an_image(owned, read, beyond):
-    rows, claims, fits = image_of([(name, 12) for name in owned])
-    owners = gaps._owners(rows, claims, np.ones(len(rows), bool))
-    found = gaps._ends(owners, gaps._shown_rows(rows))
-    assert found == read
-    for end, (next_row, behind) in zip(found, beyond, strict=True):
-        place, known = gaps._beyond(owners, end)
-        assert place == next_row
-        assert known[behind] == fits["a" if owned.strip(".")[-1 if next_row > 0 else 0] == "b" else "b"]
-
-
-def test_behind_the_only_crystal_of_an_image_lies_the_same():
-    rows, claims, fits = image_of([(".", 12), ("a", 12), ("a", 12)])
-    owners = gaps._owners(rows, claims, np.ones(len(rows), bool))
-    assert gaps._beyond(owners, [0, 1]) == (-1, owners | {-2: fits["a"]})
-    assert gaps._beyond(owners | {0: fits["a"], 3: fits["a"]}, [1, 2]) == (None, owners | {0: fits["a"], 3: fits["a"]})
-
-
-def test_a_row_with_few_windows_is_not_read():
-    assert gaps._shown_rows(np.repeat([3, 4, 5], [2, 3, 12])) == [4, 5]
 
 
 def test_a_row_of_which_little_is_explained_has_no_owner():

@@ -1,9 +1,8 @@
-"""Rows that no crystal explains, read as an interface (`known_crystals.interfaces`).
+"""Rows between crystals that no crystal explains, read as an interface (`known_crystals.interfaces`).
 
 A window shows the rows above and below its own, so next to an interface no window is one of a crystal. The last row of
 each crystal is read with them: its tilts need not be those of its bulk, and windows hardly tell small ones. Rows
-between a crystal and the end of the image are taken for an interface with the next other crystal of the image, and
-what lies beyond them for one more row.
+between a crystal and the end of an image are left as they are, for what lies beyond them is not known.
 """
 
 from dataclasses import dataclass, replace
@@ -13,17 +12,15 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from unitcell.known_crystals.interface_search import between
-from unitcell.known_crystals.interfaces import Interface
+from unitcell.known_crystals.interfaces import Interface, between
 from unitcell.known_crystals.layers import Row, Stack, mirrored
 from unitcell.known_crystals.specimen_fit import UNEXPLAINED, alike
 
-FEWEST = 3  # windows of a row that is read
 OWNED = 0.8  # share of a row's windows that crystals explain, from which on it is theirs
 MOST_ROWS = 6
 UNEVEN = 0.06  # rms by which a row's windows may differ, beyond noise, for it to be a layer
 # v, u, γ [degrees] that rows are off by beyond their covariance: what rows of two twins of chapter 05 are.
-OFF_DEG = np.array([0.2, 0.5, 1.5])
+OFF_DEG = np.array([0.3, 1.5, 1.5])
 
 
 @dataclass(frozen=True)
@@ -76,17 +73,12 @@ def read_gaps(table, claims, flat, noise, odd, microscope, progress=False):
     rows = table.row.to_numpy()
     owners, found = _owners(rows, claims, whole), []
     with tqdm(desc="interfaces", unit=" images", disable=not progress) as bar:  # how many it takes is not known
-        for gap in [*_gaps(owners), *_ends(owners, _shown_rows(rows[whole]))]:
+        for gap in _gaps(owners):
             seen = {at: _layer(flat, noise, (rows == at) & whole) for at in gap}
             seen = {at: one for at, one in seen.items() if one or at not in owners}
             if seen and all(seen.values()):
                 found += _read_gap(table, seen, owners, odd, whole, microscope, bar.update)
     return found
-
-
-def _shown_rows(rows):
-    """Rows with enough windows: list of int."""
-    return [int(at) for at, count in zip(*np.unique(rows, return_counts=True), strict=True) if count >= FEWEST]
 
 
 def _owners(rows, claims, whole):
@@ -110,17 +102,6 @@ def _gaps(owners):
     return found
 
 
-def _ends(owners, shown):
-    """Rows without an owner between a crystal and either end of the image, with its last one: list of list of int."""
-    found = []
-    for last, step in ((min(owners, default=0), -1), (max(owners, default=0), 1)):
-        rows = [at for at in shown if (at - last) * step > 0]
-        without_holes = sorted(rows) == sorted(last + step * (n + 1) for n in range(len(rows)))
-        if owners and rows and len(rows) < MOST_ROWS and without_holes:
-            found.append(sorted([*rows, *([last] if _same(owners, last, last - step) else [])]))
-    return found
-
-
 def _same(owners, at, beyond):
     """Whether a row and the one beyond it are of one crystal."""
     return beyond in owners and alike(owners[at], owners[beyond])
@@ -139,16 +120,15 @@ def _layer(flat, noise, here):
 
 def _read_gap(table, seen, owners, odd, whole, microscope, simulated):
     """What is read in successive rows between two crystals: list of ReadRow."""
-    beyond, owners = _beyond(owners, sorted(seen))
-    sought = sorted({*seen, *([] if beyond is None else [beyond])})
+    sought = sorted(seen)
     first, second = owners[sought[0] - 1], owners[sought[-1] + 1]
-    windows, noise = ({at: seen[at][each] for at in sorted(seen)} for each in (0, 1))
-    interface = Interface(Stack(first, second, microscope), windows, noise, beyond, simulated)
+    windows, noise = ({at: seen[at][each] for at in sought} for each in (0, 1))
+    interface = Interface(Stack(first, second, microscope), windows, noise, simulated)
     before = _read_before(table, sought, odd, whole)
     before |= {at: tuple(map(float, owners[at].point[:3])) for at in sought if at in owners}
     rows, tilts, covariance = between(interface, _anchors(owners, sought), before)
     excess, found = interface.excess(rows), []
-    for at, one, spread in zip(windows, tilts, covariance, strict=True):
+    for at, one, spread in zip(sought, tilts, covariance, strict=True):
         share = rows[at].share if interface.composed else 1.0
         material, share = (first.material, 1 - share) if share < 0.5 else (second.material, share)
         variance = np.diag(spread) + OFF_DEG**2
@@ -158,20 +138,6 @@ def _read_gap(table, seen, owners, odd, whole, microscope, simulated):
                 ReadRow(places, material, share, rows[at].signs, one, np.sqrt([*variance, variance[:2].mean()]))
             )
     return found
-
-
-def _beyond(owners, rows):
-    """The row beyond the image's end that windows show, if they do, and owners with a crystal that may lie behind it.
-
-    That is the nearest in the image that is not the one before the end; where there is none, the same.
-    """
-    for last, step in ((rows[0], -1), (rows[-1], 1)):
-        if last + step not in owners:
-            inwards = sorted(owners, key=lambda at: (at - last) * -step)
-            before = owners[inwards[0]]
-            other = next((owners[at] for at in inwards if not alike(owners[at], before)), before)
-            return last + step, owners | {last + 2 * step: other}
-    return None, owners
 
 
 def _anchors(owners, sought):
@@ -195,5 +161,4 @@ def _read_before(table, sought, odd, whole):
     """Median v, u, γ of rows as the table has them: dict of int to (v, u, γ)."""
     tilts = pd.DataFrame({"v": np.where(odd, -1, 1) * table.v_deg, "u": table.u_deg, "gamma": table.gamma_deg})
     median = tilts[whole].groupby(table.row.to_numpy()[whole]).median()
-    read = median.index.to_numpy()
-    return {at: tuple(median.loc[read[np.argmin(np.abs(read - at))]].tolist()) for at in sought}
+    return {at: tuple(median.loc[at].tolist()) for at in sought}

@@ -9,17 +9,18 @@ Tilts t of one row and the next, which share corners, are seldom far apart; c is
 say (`known_crystals.specimen_fit`). Slopes are simulated at every third step, and corrected between (Broyden 1965).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import product
 
 import numpy as np
 
 from unitcell.crystals import corner_rotations
 from unitcell.crystals.octahedra import lattice_block
-from unitcell.crystals.tilt_coordinates import to_projection
-from unitcell.known_crystals.layers import A_SITES, AROUND, B_SITES, Stack, moved, other_ways
+from unitcell.crystals.tilt_coordinates import to_projection, to_pseudocubic
+from unitcell.known_crystals.layers import A_SITES, AROUND, B_SITES, Row, Stack, mirrored, moved, other_ways
 from unitcell.known_crystals.search import FRESH, corrected
 from unitcell.known_crystals.sought import ROUGH
-from unitcell.known_crystals.specimen_fit import OVERSTATED
+from unitcell.known_crystals.specimen_fit import OVERSTATED, RIVAL
 from unitcell.networks.training_windows import WINDOW_SHAPE
 
 QUICK = (1, 38.0)  # effort of searches, see `sought`
@@ -30,8 +31,11 @@ USUAL_OF_ROW = np.array([10.0, 10.0, 10.0, 0.5])  # of v, u, γ [degrees] about 
 USUAL_OF_NEXT = 3.0 / OVERSTATED**0.5  # of v, u, γ of one row and the next [degrees]: tilts fade over some cells
 STEP = np.array([0.5, 0.7, 0.7, 0.15])
 MOST_DEG = 5.0  # that one step may turn a row
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+PARTS = (0.5, 1.0)  # of the tilts of a row beyond, which are tried
 SETTLED = 2e-3
 SIMULATIONS_KEPT = 400
+UNTILTED_DEG = 1.0
 
 
 @dataclass
@@ -45,8 +49,6 @@ class Interface:
         Standardised mean window of each row that is sought.
     noise : dict of int to float
         Their variance per pixel.
-    beyond : int, optional
-        A row without a window that is sought as well: the one that windows show last where the image ends.
     simulated : callable
         Called for every image that is simulated.
     """
@@ -54,7 +56,6 @@ class Interface:
     stack: Stack
     seen: dict
     noise: dict
-    beyond: int | None = None
     simulated: object = field(default=lambda: None, repr=False)
     images: dict = field(default_factory=dict)
 
@@ -62,11 +63,6 @@ class Interface:
     def composed(self):
         """Whether rows have a composition to seek."""
         return self.stack.first.material != self.stack.second.material
-
-    @property
-    def sought(self):
-        """Rows that are sought, from below: list of int."""
-        return sorted({*self.seen, *([] if self.beyond is None else [self.beyond])})
 
     def windows(self, rows, wanted, effort):
         """Windows of some rows and their derivatives by d: dict of int to (ndarray (pixels,), ndarray (pixels, 10))."""
@@ -88,20 +84,13 @@ class Interface:
         """Equation (1), of some windows only if they are given."""
         wanted = self.seen if wanted is None else wanted
         found = sum(self._misfit(at, *each)[0] for at, each in self.windows(rows, wanted, effort).items())
-        found += sum(np.sum(_unusual(rows[at]) ** 2) for at in self.sought)
+        found += sum(np.sum(_unusual(rows[at]) ** 2) for at in self.seen)
         return found + sum(apart @ apart for apart, *_ in self._bends(rows))
 
     def _bends(self, rows):
         """How unlike successive rows are, and the slopes of it by the tilts of both: iterator, from below."""
-        for below in self._bent():
+        for below in range(min(self.seen, default=0) - 1, max(self.seen, default=-2) + 1):
             yield _unlike(rows[below], rows[below + 1])
-
-    def _bent(self):
-        """Rows that are compared with the next one: nothing is known of what comes after the row beyond."""
-        sought = self.sought
-        if not sought:
-            return range(0)
-        return range(sought[0] - (sought[0] != self.beyond), sought[-1] + (sought[-1] != self.beyond))
 
     def excess(self, rows, effort=ROUGH):
         """Rms by which each window misses the simulated one beyond its noise: dict of int to float."""
@@ -125,7 +114,7 @@ class Interface:
 
     def best_of(self, rows, options, effort=QUICK):
         """Rows of which each, one after the other, is the best of its options: function of row and rows."""
-        for at in self.sought:
+        for at in self.seen:
             least = self.cost(rows, self.beside(at), effort)
             for option in options(at, rows):
                 tried = {**rows, at: option}
@@ -144,7 +133,7 @@ class Interface:
             for _ in range(6):
                 step = np.linalg.solve(curvature + damping * np.diag(np.diag(curvature)), pull).reshape(-1, 4)
                 step[:, 3] *= self.composed
-                tried = {**rows, **{at: moved(rows[at], by) for at, by in zip(self.sought, step, strict=True)}}
+                tried = {**rows, **{at: moved(rows[at], by) for at, by in zip(self.seen, step, strict=True)}}
                 small = np.abs(step[:, :3]).max() < MOST_DEG
                 if small and (lower := self.cost(tried, effort=effort)) < cost:
                     slopes = self._corrected(slopes, rows, tried, effort)
@@ -159,9 +148,9 @@ class Interface:
 
     def slopes(self, rows, effort):
         """Of the windows by the rows' tilts and shares: dict of int to ndarray (pixels, 4 · rows)."""
-        here, count = self.windows(rows, self.seen, effort), 4 * len(self.sought)
+        here, count = self.windows(rows, self.seen, effort), 4 * len(self.seen)
         slopes = {at: np.zeros((len(window), count)) for at, (window, _) in here.items()}
-        for number, at in enumerate(self.sought):
+        for number, at in enumerate(self.seen):
             for axis in range(4 if self.composed else 3):
                 by = np.zeros(4)
                 by[axis] = STEP[axis] * _inwards(rows[at], axis)
@@ -174,17 +163,17 @@ class Interface:
         """Slopes that say of a step what came of it."""
         here, there = (self.windows(each, self.seen, effort) for each in (rows, tried))
         before, after = (
-            np.concatenate([[*each[at].tilts, each[at].share] for at in self.sought]) for each in (rows, tried)
+            np.concatenate([[*each[at].tilts, each[at].share] for at in self.seen]) for each in (rows, tried)
         )
-        unit = np.tile(STEP, len(self.sought))
+        unit = np.tile(STEP, len(self.seen))
         return {at: corrected(slopes[at], (after - before) / unit, there[at][0] - here[at][0], unit) for at in slopes}
 
     def system(self, rows, slopes, effort):
         """Half the second derivative of the cost by the rows' tilts and shares, and minus half the first."""
-        here, places = self.windows(rows, self.seen, effort), {at: 4 * n for n, at in enumerate(self.sought)}
-        curvature = np.diag(np.tile(USUAL_OF_ROW**-2, len(places)))
-        pull = -np.concatenate([_unusual(rows[at]) / USUAL_OF_ROW for at in places])
-        for below, (apart, *of_tilts) in zip(self._bent(), self._bends(rows), strict=True):
+        here, places = self.windows(rows, self.seen, effort), {at: 4 * n for n, at in enumerate(self.seen)}
+        curvature = np.diag(np.tile(USUAL_OF_ROW**-2, len(self.seen)))
+        pull = -np.concatenate([_unusual(rows[at]) / USUAL_OF_ROW for at in self.seen])
+        for below, (apart, *of_tilts) in enumerate(self._bends(rows), min(self.seen) - 1):
             of_both = np.zeros((3, len(pull)))
             for at, slope in zip((below, below + 1), of_tilts, strict=True):
                 if at in places:
@@ -201,14 +190,69 @@ class Interface:
         return curvature, pull
 
     def spread(self, rows, effort=ROUGH):
-        """Covariance of v, u, γ as the image shows them, row by row with a window: ndarray (rows, 3, 3) [degrees²]."""
+        """Covariance of v, u, γ as the image shows them, row by row: ndarray (rows, 3, 3) [degrees²]."""
         curvature, _ = self.system(rows, self.slopes(rows, effort), effort)
         covariance, here, slopes = OVERSTATED * np.linalg.inv(curvature), shown(rows, self.seen)[:, :3], []
-        for at in self.sought:
+        for at in self.seen:
             for by in np.eye(4):
                 slopes.append((shown({**rows, at: moved(rows[at], 0.1 * by)}, self.seen)[:, :3] - here) / 0.1)
         slopes = np.moveaxis(np.array(slopes), 0, -1)
         return np.einsum("rip,pq,rjq->rij", slopes, covariance, slopes)
+
+
+def between(interface, anchors, read):
+    """Fit the rows between two crystals.
+
+    Parameters
+    ----------
+    interface : Interface
+    anchors : dict of int to unitcell.known_crystals.layers.Row
+        Rows around those sought: one below and two above.
+    read : dict of int to (v, u, gamma)
+        What windows of the rows that are sought show, as a network reads them or the fit of the crystal that they end
+        has it [degrees].
+
+    Returns
+    -------
+    rows : dict of int to Row
+    tilts : ndarray (rows sought, 4), v, u, γ and alternation as the image shows them [degrees]
+    covariance : ndarray (rows sought, 3, 3), of v, u, γ; with what other tilts of nearly the same cost differ by
+    """
+    sought = sorted(interface.seen)
+    ends = sorted((interface.descend(start, steps=3) for start in _starts(interface, anchors, read)), key=_cost)[:2]
+    rows, _ = ends[0]
+    patterns = sorted({row.signs for row in anchors.values()} | {"---"})
+    rows = interface.best_of(rows, lambda at, rows: _others(rows[at], (rows[at - 1], rows[at + 1]), patterns))
+    ends[0] = interface.descend(rows)
+    least = min(cost for _, cost in ends)
+    ends = sorted((interface.descend(rows, ROUGH, FRESH) for rows, cost in ends if cost < least + RIVAL), key=_cost)
+    best, least = ends[0]
+    tilts, covariance = shown(best, sought), interface.spread(best)
+    for rows, cost in ends[1:]:
+        if cost < least + RIVAL:
+            apart = _nearer(shown(rows, sought)[:, :3], tilts[:, :3]) - tilts[:, :3]
+            share = 1 / (1 + np.exp((cost - least) / (2 * OVERSTATED)))
+            covariance = covariance + share * (1 - share) * np.einsum("ri,rj->rij", apart, apart)
+    return best, tilts, covariance
+
+
+def _starts(interface, anchors, read):
+    """Rows to descend from: iterator of dict.
+
+    Tilts go over from one anchor to the others, or are the network's. An image says of a crystal's (u, γ) that they are
+    either these or their opposites; of two that meet, it can say whether they go together.
+    """
+    sought = sorted(interface.seen)
+    below = sought[0] - 1
+    opposite = {at: row if at == below else mirrored(row) for at, row in anchors.items()}
+    for around in (anchors, opposite) if np.hypot(*anchors[below].tilts[1:]) > UNTILTED_DEG else (anchors,):
+        rows = {**around, **_interpolated(sought, around)}
+        for _ in range(2 if interface.composed else 0):
+            rows = interface.best_of(rows, lambda at, rows: [replace(rows[at], share=share) for share in SHARES])
+        yield rows
+        tilts = np.array([rows[at].tilts for at in sought])
+        nearer = _nearer(np.array([rows[at].asked(read[at], at) for at in sought]), tilts).tolist()
+        yield {**rows, **{at: replace(rows[at], tilts=tuple(each)) for at, each in zip(sought, nearer, strict=True)}}
 
 
 def shown(rows, sought):
@@ -257,3 +301,39 @@ def _unlike(below, above):
 def _inwards(row, axis):
     """Sign of a step that leaves neither a share's range nor, as images are nearly even there, the side of zero."""
     return -1.0 if (row.share > 0.8 if axis == 3 else row.tilts[axis] < 0) else 1.0
+
+
+def _interpolated(sought, anchors):
+    """Rows that go over from the anchor below to the one above."""
+    below, above = anchors[sought[0] - 1], anchors[sought[-1] + 1]
+    found = {}
+    for place, at in enumerate(sought):
+        part = (place + 0.5) / len(sought)
+        tilts = (1 - part) * np.array(below.tilts) + part * np.array(above.tilts)
+        signs = below.signs if part < 0.5 else above.signs
+        found[at] = Row(tuple(tilts.tolist()), signs, (1 - part) * below.share + part * above.share)
+    return found
+
+
+def _others(row, beside, patterns):
+    """A row with other signs of its tilts, in other patterns, or with parts of the tilts of the rows beside it."""
+    found = []
+    for signs in patterns:
+        alpha, beta, gamma = to_pseudocubic(*row.tilts)
+        turned = [(alpha, beta, gamma), (alpha, -beta, gamma), (-alpha, beta, gamma), (alpha, beta, -gamma)]
+        found += [replace(row, tilts=tuple(map(float, to_projection(*each))), signs=signs) for each in turned]
+    for other, part, signs in product(beside, PARTS, patterns):
+        tilts = [(part * form @ other.tilts).tolist() for form in other_ways(signs, other.signs)]
+        scaled = [Row(tuple(each), signs, row.share) for each in tilts]
+        found += [*scaled, mirrored(scaled[0])] if signs == other.signs else scaled
+    return list(dict.fromkeys(found))
+
+
+def _cost(end):
+    return end[1]
+
+
+def _nearer(tilts, to):
+    """Each of some tilts or its mirror (v, −u, −γ), whichever is nearer to others: ndarray (n, 3)."""
+    both = np.stack([tilts, tilts * [1, -1, -1]])
+    return both[np.linalg.norm(both - to, axis=2).argmin(axis=0), np.arange(len(to))]
