@@ -124,6 +124,20 @@ def test_single_windows_are_read_with_the_scatter_that_is_stated(fit, aluminate)
     assert np.median(misfit) < 0.02
 
 
+def test_a_descent_lowers_its_cost_and_finds_a_thickness():
+    how, x = (LAO, "---", Microscope()), MEAN.copy()
+    x[[0, 1, 2, PLACE["thickness_A"], SPECIMEN, SPECIMEN + 2]] = 3.0, 2.0, 4.0, 90.0, 0.04, 0.04
+    search = Search(recorded(simulated(x, how, COARSE), x, 3.79)[0], 1e-4, how, Reading(2.0, 3.0, 3.0, 0.5, 6.0))
+    begin = x.copy()
+    begin[[0, 1, 2, PLACE["thickness_A"]]] = 2.0, 3.0, 3.0, 100.0
+    end, cost = search.descend(begin, 10, effort=COARSE)
+    assert cost < 0.05 * search.cost(begin, search.window(begin, COARSE))
+    spread = np.sqrt(np.diag(specimen_fit._end(search, end, cost).covariance))
+    assert (spread < [0.12, 0.9, 0.7]).all()
+    assert (np.abs(end - x)[:3] < 2 * spread).all()
+    assert end[PLACE["thickness_A"]] == pytest.approx(90, abs=3)
+
+
 def test_an_untilted_crystal_is_found_where_tilts_gain_too_little():
     how, x = (LAO, "---", Microscope()), MEAN.copy()
     x[[PLACE["thickness_A"], PLACE["defocus_A"], SPECIMEN, SPECIMEN + 2]] = 120.0, 5.0, 0.06, 0.06

@@ -122,9 +122,8 @@ class Stack:
             debye_waller_A2=self._vibrations(middle),
         )  # fmt: skip
         source = torch.tensor([[values[f"source_{each}_A2"] for each in ("xx", "xy", "yy")]])
-        lag = torch.tensor([[values["lag_x_A"], values["lag_y_A"]]])
         extent = float(crystal.cell[1, 1]), float(2**0.5 * lengths[0])
-        fine = refine(image[..., : CELL_SHAPE[1]].float(), source, extent, lag_A=lag)
+        fine = refine(image[..., : CELL_SHAPE[1]].float(), source, extent)
         pitches = tuple((float(lengths[0]), height) for height in heights[:2])
         return StackImage(fine, extent, float(centres[1]), pitches)
 

@@ -1,7 +1,7 @@
 """What is sought of a specimen of known composition, and the window that it shows.
 
 A point x holds a value of each of `SOUGHT`. The first make an image of the crystal (thermal images, see
-`unitcell.scattering.thermal`), the others are how it is recorded: source, lag, offset, distortion.
+`unitcell.scattering.thermal`), the others are how it is recorded: source, offset, distortion.
 """
 
 from dataclasses import replace
@@ -34,7 +34,6 @@ SOUGHT = {
     "strain_xx": (0.02, -0.08, 0.08, 0.015, 0.0), "strain_yy": (0.02, -0.08, 0.08, 0.015, 0.0),
     "source_xx_A2": (0.03, -0.05, 0.5, 0.0, 0.02), "source_xy_A2": (0.03, -0.2, 0.2, 0.03, 0.01),
     "source_yy_A2": (0.03, -0.05, 0.5, 0.0, 0.02),
-    "lag_x_A": (0.05, -0.6, 0.6, 0.1, 0.03), "lag_y_A": (0.05, -0.6, 0.6, 0.1, 0.03),
     "offset_x_A": (0.05, -0.8, 0.8, 0.1, 0.0), "offset_y_A": (0.05, -0.8, 0.8, 0.1, 0.0),
     "stretch_xx": (0.01, -0.1, 0.1, 0.01, 0.0), "stretch_xy": (0.01, -0.1, 0.1, 0.01, 0.0),
     "stretch_yx": (0.01, -0.1, 0.1, 0.01, 0.0), "stretch_yy": (0.01, -0.1, 0.1, 0.01, 0.0),
@@ -92,9 +91,9 @@ def simulated(x, how, effort, depths=None):
 def recorded(cells, x, lattice_A):
     """Standardised windows, flat: ndarray (n, pixels), of cells (n, rows, columns) recorded as points (n, ·) say."""
     rest = torch.as_tensor(np.atleast_2d(x)[:, SPECIMEN:], dtype=torch.float32)
-    source, lag, offset, stretch = rest[:, :3], rest[:, 3:5], rest[:, 5:7], rest[:, 7:].reshape(-1, 2, 2)
+    source, offset, stretch = rest[:, :3], rest[:, 3:5], rest[:, 5:].reshape(-1, 2, 2)
     extent_A = cell_extent_A(lattice_A)
-    return windows_of(refine(cells, source, extent_A, lag_A=lag), extent_A, (lattice_A, lattice_A), offset, stretch)
+    return windows_of(refine(cells, source, extent_A), extent_A, (lattice_A, lattice_A), offset, stretch)
 
 
 def windows_of(fine, extent_A, pitches_A, offset, stretch):

@@ -24,7 +24,7 @@ import numpy as np
 
 from unitcell.crystals.tilt_coordinates import to_pseudocubic
 from unitcell.known_crystals.search import SIMULATION_OFF, Search, far
-from unitcell.known_crystals.sought import DISTORTION, FINE, MIDDLE, NAMES, ROUGH
+from unitcell.known_crystals.sought import DISTORTION, MIDDLE, NAMES, ROUGH
 from unitcell.networks.training_library import seen_tilts
 from unitcell.scattering import Microscope
 
@@ -282,8 +282,7 @@ def _untilted(best, search):
     x, fixed, read, found = best.point, slice(search.turned.stop, 3), search.read, []
     if _maybe_none(*x[:3]):
         x[fixed] = 0
-        ((_, *end),) = _polished([(search, *search.descend(x))])
-        found.append(_end(search, *end))
+        found.append(_end(search, *search.descend(x)))
     if search.known is None and _maybe_none(read.v, read.u, read.gamma):
         found += _ends([search], spread=True)  # which tilts may have led astray
     fit = min(found, key=lambda fit: fit.cost, default=None)
@@ -319,21 +318,7 @@ def _ends(searches, spread=False):
         return []
     if not spread:  # the lowest end of each material and pattern is enough
         trials = {search.how: (search, x) for search, x in reversed(trials)}.values()
-    ends = _polished([(search, *search.descend(x)) for search, x in trials])
-    return sorted((_end(*each) for each in ends), key=lambda fit: fit.cost)
-
-
-def _polished(ends):
-    """Ends of descents; the lower ones go on with slopes as fine as windows, if the crystal is what these show.
-
-    Thickness, lens and tilts make up for each other: down such a valley, rougher slopes do not lead. Where windows show
-    a blend of crystals, they would only lead farther from all of them.
-    """
-    least = min(cost for *_, cost in ends)
-    if least > POOR * len(ends[0][0].seen):
-        return ends
-    most = least * STAGES[-1][2]
-    return [(search, *(search.descend(x, rough=FINE) if cost <= most else (x, cost))) for search, x, cost in ends]
+    return sorted((_end(search, *search.descend(x)) for search, x in trials), key=lambda fit: fit.cost)
 
 
 def _end(search, x, cost):

@@ -209,8 +209,8 @@ def standardise(windows):
     return centred / centred.pow(2).mean(dim=(-2, -1), keepdim=True).sqrt().clamp_min(1e-12)
 
 
-def refine(cells, source_A2, extent_A, tail=None, lag_A=None):
-    """Blur with a Gaussian source (a tail, a lag) and sample twice as finely, exactly, in Fourier space.
+def refine(cells, source_A2, extent_A, tail=None):
+    """Blur with a Gaussian source (and a tail) and sample twice as finely, exactly, in Fourier space.
 
     Parameters
     ----------
@@ -222,8 +222,6 @@ def refine(cells, source_A2, extent_A, tail=None, lag_A=None):
         Height and width of the images [Å], see `cell_extent_A`.
     tail : tensor (count, 3), optional
         Weight, and displacement along x and y [Å], of a displaced copy.
-    lag_A : tensor (count, 2), optional
-        How far along x and y a detector that fades exponentially drags what it sees; the mean place is kept.
 
     Returns
     -------
@@ -238,9 +236,6 @@ def refine(cells, source_A2, extent_A, tail=None, lag_A=None):
     if tail is not None:
         weight, dx, dy = tail[:, :, None, None].unbind(1)
         spectrum = spectrum * (1 + weight * torch.exp(-2j * math.pi * (qx * dx + qy * dy))) / (1 + weight)
-    if lag_A is not None:
-        turns = 2j * math.pi * torch.einsum("nd,dyx->nyx", lag_A, torch.stack([qx, qy]))
-        spectrum = spectrum * torch.exp(turns) / (1 + turns)
     half = rows // 2
     wide = torch.zeros((len(cells), 2 * rows, columns + 1), dtype=spectrum.dtype, device=cells.device)
     wide[:, :half, : columns // 2] = spectrum[:, :half, :-1]
