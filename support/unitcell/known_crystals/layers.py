@@ -58,7 +58,7 @@ class Row:
         return Layer(float(alpha), float(beta), float(gamma), self.signs, a_site, b_site, lattice_A, a_shift)
 
     def asked(self, shown, at):
-        """v, u, γ that a row at some place is asked for if its windows show some, or the other way round: tuple.
+        """(v, u, γ) [degrees] that a row somewhere is asked for if its windows show some, or the other way round.
 
         Windows of odd rows are those one column further, where '+' about c is the other way round.
         """
