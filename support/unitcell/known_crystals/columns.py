@@ -21,11 +21,10 @@ from tqdm.auto import tqdm
 from unitcell.crystals.tilt_coordinates import canonical, doubled, to_pseudocubic
 from unitcell.known_crystals.gaps import read_gaps
 from unitcell.known_crystals.materials import parse_material
-from unitcell.known_crystals.search import Reading, Search
-from unitcell.known_crystals.sought import levelled
+from unitcell.known_crystals.search import Reading
 from unitcell.known_crystals.specimen_fit import (
-    PATTERNS,
     POOR,
+    UNEXPLAINED,
     SpecimenFit,
     alike,
     believed,
@@ -38,14 +37,12 @@ from unitcell.networks.training_windows import WINDOW_SHAPE
 from unitcell.scattering import Microscope
 
 ALIKE = 0.06  # rms difference of windows that are fitted together, beyond noise
-UNEXPLAINED = 0.075  # rms by which a window may miss the fit that explains it, beyond noise
 TALL = 0.5  # share of the windows of a fit with another of its crystal above or below
 FARTHEST_DEG = 2.0  # from a fit, beyond which windows are not linear in tilts
 NOBODY, UNSEEN = -1, -2  # claim a window, or see it
 CANDIDATES = 32  # windows that are asked how many look like them
 FEWEST = 3  # windows worth a fit
-GOOD = 0.5  # cost per pixel of a fit of which others get their lens
-MOST_ASKED, MOST_FIRST = 12, 2  # groups that are asked how well they may be fitted, and those that are, if none is good
+GOOD, MOST_FIRST = 0.5, 4  # cost per pixel of a fit of which others get their lens, and how many are tried for it
 MOST_FITS = 24
 STANDS_OUT_DEG = 3.0  # alternation along the beam for which patterns are tried
 RECORDED_DEG = 0.2  # of v: what every other oxygen is off by, 0.007 Å, after scan and registration
@@ -105,8 +102,7 @@ class KnownCrystals:
         odd = ((table.row + table.col) % 2 == 1).to_numpy()
         flat = np.where(odd[:, None], _shifted(windows), windows.reshape(len(windows), -1)).astype(float)
         flat, share = _transmitted(flat, self.microscope, self.materials[0].lattice_A)
-        even, left = _even(flat)
-        claims = _sound(table, self._claims(table, even, share * noise / left, odd, progress))
+        claims = _sound(table, self._claims(table, flat, share * noise, odd, progress))
         between = read_gaps(table, claims, flat, share * noise, odd, self.microscope, progress)
         table["crystal"], table["crystal_share"], table["layer_signs"] = "", np.nan, ""
         for claim in claims:
@@ -125,8 +121,7 @@ class KnownCrystals:
         fit_group = partial(self._fit, table, flat, noise, odd)
         left, fits, tried = whole.copy(), [], 0
         with tqdm(total=int(left.sum()), desc="fits", disable=not progress) as bar:
-            promise = partial(self._promise, table, flat, noise, odd)
-            group, ends = _first(flat, noise, left, fit_group, promise)
+            group, ends = _first(flat, noise, left, fit_group)
             while len(group) and tried < MOST_FITS:
                 left[group] = False
                 if len(group) >= FEWEST:
@@ -168,28 +163,17 @@ class KnownCrystals:
 
     def _fit(self, table, flat, noise, odd, group, best):
         """Fits of the windows at some places, the best first, near another fit of the image if there is one."""
-        seen, variance, read = _mean(table, flat, noise, odd, group)
+        weight = 1 / (noise[group] + ALIKE**2)
+        seen = np.average(flat[group], axis=0, weights=weight)
+        seen = (seen - seen.mean()) / seen.std()
+        v = np.where(odd, -1, 1) * table.v_deg.to_numpy()
+        half = [(table[f"{name}_deg_hi"] - table[f"{name}_deg"]).to_numpy()[group] / HALF_WIDTH for name in ("v", "u")]
+        u, gamma = table.loc[table.index[group], ["u_deg", "gamma_deg"]].median()
+        sigma_pair = np.median(doubled_sigma(np.full(len(group), np.hypot(*doubled(u, gamma))), half[1]))
+        read = Reading(np.median(v[group]), u, gamma, np.median(half[0]), sigma_pair)
         alternates = np.median(table.alternation_deg.to_numpy()[group]) > STANDS_OUT_DEG
         options = {"alternates": alternates, "known": best.point if best else None}
-        return fit_specimen(seen, variance, read, self.materials, self.microscope, **options)
-
-    def _promise(self, table, flat, noise, odd, group):
-        """Misfit of windows and the specimen that is nearest to them at a glance."""
-        seen, variance, read = _mean(table, flat, noise, odd, group)
-        hows = [(material, PATTERNS[0], self.microscope) for material in self.materials]
-        return min(Search(seen, variance, how, read).glance() for how in hows)
-
-
-def _mean(table, flat, noise, odd, group):
-    """Mean of windows, its noise, and what the network reads in them."""
-    weight = 1 / (noise[group] + ALIKE**2)
-    seen = np.average(flat[group], axis=0, weights=weight)
-    seen = (seen - seen.mean()) / seen.std()
-    v = np.where(odd, -1, 1) * table.v_deg.to_numpy()
-    half = [(table[f"{name}_deg_hi"] - table[f"{name}_deg"]).to_numpy()[group] / HALF_WIDTH for name in ("v", "u")]
-    u, gamma = table.loc[table.index[group], ["u_deg", "gamma_deg"]].median()
-    sigma_pair = np.median(doubled_sigma(np.full(len(group), np.hypot(*doubled(u, gamma))), half[1]))
-    return seen, noise[group].min() / 2, Reading(np.median(v[group]), u, gamma, np.median(half[0]), sigma_pair)
+        return fit_specimen(seen, noise[group].min() / 2, read, self.materials, self.microscope, **options)
 
 
 def _transmitted(flat, microscope, lattice_A):
@@ -204,46 +188,24 @@ def _transmitted(flat, microscope, lattice_A):
     return (found - found.mean(1, keepdims=True)) / found.std(1, keepdims=True), kept.mean()
 
 
-def _even(flat):
-    """Windows without slow changes of brightness, and the share of their variance that is left."""
-    even = levelled(flat)
-    return even, np.mean(flat * even, axis=1) ** 2  # as both are standard
+def _first(flat, noise, left, fit_group):
+    """The windows that are fitted best without a known lens, of the most that look alike, and fits of them.
 
-
-def _first(flat, noise, left, fit_group, promise):
-    """The windows that are fitted best without a known lens, of those that look alike, and fits of them.
-
-    Lens and thickness of all other fits are expected to be theirs, so a good fit is looked for: if that of the most
-    windows is none, among the others that promise most. Where no fit is believed, all that were tried, and none.
+    Lens and thickness of all other fits are expected to be theirs, so a good fit is waited for. Where no fit is
+    believed, all windows that were tried, and none.
     """
-    groups, found = _groups(flat, noise, left), []
-    if groups:
-        found.append(_tried(0, groups[0], fit_group))
-    if found and found[0][0] > GOOD * flat.shape[1]:
-        promises = {number: promise(group) for number, group in enumerate(groups[1:MOST_ASKED], start=1)}
-        for number in sorted(promises, key=promises.get)[:MOST_FIRST]:
-            found.append(_tried(number, groups[number], fit_group))
-    if not np.isfinite(min(found, default=[np.inf])[0]):
-        return np.concatenate([np.array([], dtype=int), *(group for *_, group, _ in found)]), []
-    return min(found)[2:]
-
-
-def _tried(number, group, fit_group):
-    """Cost of the best fit of some windows, infinite if it is not believed, their number, they and their fits."""
-    ends = fit_group(group, None)
-    return ends[0].cost if believed(ends) else np.inf, number, group, ends
-
-
-def _groups(flat, noise, left):
-    """Places of windows that look alike, the most first: list of ndarray."""
     left, found = left.copy(), []
-    while left.any():
+    while len(found) < MOST_FIRST and (not found or min(found)[0] > GOOD * flat.shape[1]):
         group = _alike(flat, noise, left)
         if len(group) < FEWEST:
             break
         left[group] = False
-        found.append(group)
-    return found
+        ends = fit_group(group, None)
+        cost = ends[0].cost if believed(ends) else np.inf
+        found.append((cost, len(found), group, ends))
+    if not np.isfinite(min(found, default=[np.inf])[0]):
+        return np.concatenate([np.array([], dtype=int), *(group for *_, group, _ in found)]), []
+    return min(found)[2:]
 
 
 def _alike(flat, noise, left):

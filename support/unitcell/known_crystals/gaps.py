@@ -14,11 +14,10 @@ from tqdm.auto import tqdm
 
 from unitcell.known_crystals.interfaces import Interface, between
 from unitcell.known_crystals.layers import Row, Stack, mirrored
-from unitcell.known_crystals.specimen_fit import alike
+from unitcell.known_crystals.specimen_fit import UNEXPLAINED, alike
 
 OWNED = 0.8  # share of a row's windows that crystals explain, from which on it is theirs
 MOST_ROWS = 6
-UNEXPLAINED = 0.1  # rms by which a row's window may miss the layers that explain it, beyond noise
 UNEVEN = 0.06  # rms by which a row's windows may differ, beyond noise, for it to be a layer
 # v, u, γ [degrees] that rows are off by beyond their covariance: what rows of two twins of chapter 05 are.
 OFF_DEG = np.array([0.3, 1.5, 1.5])

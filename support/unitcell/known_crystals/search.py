@@ -52,7 +52,6 @@ LEANING = 2  # of the pairs (u, γ): as read, and none
 # By how much, in one of these, starts differ.
 APART = {"u_deg": 1.0, "gamma_deg": 1.0, "thickness_A": 30.0, "crystal_tilt_x_mrad": 2.0, "crystal_tilt_y_mrad": 2.0}
 LEAST_TILT_DEG = 3.0
-UNTILTED = (0.0, 0.3)  # u, γ: slopes vanish at none
 
 
 @dataclass(frozen=True)
@@ -207,15 +206,6 @@ class Search:
         kept += [*_by_band(own), *_by_band(found)] if spread else own[:1]
         return list({id(x): (misfit, x) for misfit, x in kept}.values())
 
-    def glance(self):
-        """Least misfit of upright crystals, tilted as the network reads them or not at all: float."""
-        misfits = []
-        for tilts in ((self.read.v, self.read.u, self.read.gamma), (self.read.v, *UNTILTED)):
-            x = self.mean.copy()
-            x[:3] = tilts
-            misfits += [misfit for misfit, _ in self._by_depth(x)]
-        return min(misfits)
-
     def _lenses(self):
         """Crystal tilts, and where fits of the image are not known defoci as well, to start from: iterator of dict."""
         names = ("crystal_tilt_x_mrad", "crystal_tilt_y_mrad", *(["defocus_A"] if self.known is None else []))
@@ -267,7 +257,7 @@ def _pairs(u, gamma):
     """(u, γ) to start from: as read, and others."""
     size = max(np.hypot(u, gamma), LEAST_TILT_DEG)
     turned = [(s * np.sin(a), s * np.cos(a)) for s in (0.8 * size, 1.3 * size) for a in np.radians(DIRECTIONS_DEG)]
-    return [(u, gamma), UNTILTED, *turned]
+    return [(u, gamma), (0.0, 0.3), *turned]
 
 
 def _by_band(found):

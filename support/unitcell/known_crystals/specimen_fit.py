@@ -41,6 +41,7 @@ BELIEVED = 0.02  # share of the cost that tilts gain, from which on they are bel
 LIKE_DEG = 2.5  # within which tilts count as the same
 RIVAL = 80.0  # by how much more, at most, other tilts may cost to be as likely
 OVERSTATED = 20.0  # c of equation (2): as many pixels of a window are off together
+UNEXPLAINED = 0.1  # rms by which a window may miss what explains it, beyond noise
 SPREAD_DEG = 2.0  # of the tilts of windows that were averaged
 UNSEEN_DEG = 2.5  # of u and γ where an image shows none: simulated LSAT with γ = 4° can hardly be told from untilted
 # v, u, γ [degrees] that fits are off by beyond their covariance: an estimate from fifteen frozen-phonon images of five
