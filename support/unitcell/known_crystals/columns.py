@@ -42,7 +42,6 @@ FARTHEST_DEG = 2.0  # from a fit, beyond which windows are not linear in tilts
 NOBODY, UNSEEN = -1, -2  # claim a window, or see it
 CANDIDATES = 32  # windows that are asked how many look like them
 FEWEST = 3  # windows worth a fit
-GOOD, MOST_FIRST = 0.5, 4  # cost per pixel of a fit of which others get their lens, and how many are tried for it
 MOST_FITS = 24
 STANDS_OUT_DEG = 3.0  # alternation along the beam for which patterns are tried
 RECORDED_DEG = 0.2  # of v: what every other oxygen is off by, 0.007 Å, after scan and registration
@@ -118,21 +117,18 @@ class KnownCrystals:
     def _claims(self, table, flat, noise, odd, progress):
         """What one fit after the other explains, every window by the fit that it is nearest to: list of Claim."""
         whole = np.isfinite(flat).all(1)
-        fit_group = partial(self._fit, table, flat, noise, odd)
         left, fits, tried = whole.copy(), [], 0
         with tqdm(total=int(left.sum()), desc="fits", disable=not progress) as bar:
-            group, ends = _first(flat, noise, left, fit_group)
-            while len(group) and tried < MOST_FITS:
+            while left.any() and tried < MOST_FITS:
+                group = _alike(flat, noise, left)
                 left[group] = False
                 if len(group) >= FEWEST:
-                    anew = partial(fit_group, group) if tried else lambda _, ends=ends: ends
-                    fits, found = self._beside(fits, anew, flat.shape[1])
+                    tried += 1
+                    fits, found = self._beside(fits, partial(self._fit, table, flat, noise, odd, group), flat.shape[1])
                     for fit in found:
                         left &= np.isinf(_misfit(fit, flat, noise, whole))
-                    tried += 1
                 bar.update(bar.total - int(left.sum()) - bar.n)
-                group = _alike(flat, noise, left)
-        fits = [row for fit in fits if fit.settled for row in self._rows(fit)]
+        fits = [row for fit in fits for row in self._rows(fit)]
         return _nearest(fits, [_misfit(fit, flat, noise, whole) for fit in fits], flat, noise)
 
     def _beside(self, fits, fit_group, pixels):
@@ -188,31 +184,9 @@ def _transmitted(flat, microscope, lattice_A):
     return (found - found.mean(1, keepdims=True)) / found.std(1, keepdims=True), kept.mean()
 
 
-def _first(flat, noise, left, fit_group):
-    """The windows that are fitted best without a known lens, of the most that look alike, and fits of them.
-
-    Lens and thickness of all other fits are expected to be theirs, so a good fit is waited for. Where no fit is
-    believed, all windows that were tried, and none.
-    """
-    left, found = left.copy(), []
-    while len(found) < MOST_FIRST and (not found or min(found)[0] > GOOD * flat.shape[1]):
-        group = _alike(flat, noise, left)
-        if len(group) < FEWEST:
-            break
-        left[group] = False
-        ends = fit_group(group, None)
-        cost = ends[0].cost if believed(ends) else np.inf
-        found.append((cost, len(found), group, ends))
-    if not np.isfinite(min(found, default=[np.inf])[0]):
-        return np.concatenate([np.array([], dtype=int), *(group for *_, group, _ in found)]), []
-    return min(found)[2:]
-
-
 def _alike(flat, noise, left):
     """Places of the most windows left that look like one of them."""
     places = np.flatnonzero(left)
-    if not len(places):
-        return places
     asked = places[np.unique(np.linspace(0, len(places) - 1, CANDIDATES).astype(int))]
     apart = (
         2 - 2 * (flat @ flat[asked].T) / flat.shape[1] - np.add.outer(noise, noise[asked])

@@ -1,11 +1,11 @@
 """Levenberg-Marquardt descent to the specimen that shows a window.
 
-    cost = Σ (w − m)² / s² + Σ_k ((x_k − x̄_k) / σ_k)² + network,   w and m with unit variance,    (1)
+    cost = Σ (w − m)² / s² + Σ_k ((x_k − x̄_k) / σ_k)² + network,   w and m with zero mean and unit variance,    (1)
 
-m the window seen, w(x) the simulated one, both without slow changes of brightness (`sought.levelled`), s² the noise of
-m and what simulations are off by, x̄ ± σ what is usual, and the last term what a network reads, in the coordinates in
-which it is sure of it: v and the doubled (u, γ). Slopes are simulated coarsely and corrected after every step (Broyden
-1965), for a step costs one simulation and new slopes fifteen.
+m the window seen, w(x) the simulated one, s² the noise of m and what simulations are off by, x̄ ± σ what is usual, and
+the last term what a network reads, in the coordinates in which it is sure of it: v and the doubled (u, γ).
+Slopes are simulated coarsely and corrected after every step (Broyden 1965), for a step costs one simulation and new
+slopes fifteen.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,6 @@ from unitcell.known_crystals.sought import (
     SPECIMEN,
     STEP,
     expected,
-    levelled,
     recorded,
     simulated,
 )
@@ -96,8 +95,7 @@ class Search:
     """
 
     def __init__(self, seen, noise, how, read, known=None, *, turned=3):
-        self.seen, self.how, self.read = levelled(seen), how, read
-        self.variance = noise + SIMULATION_OFF**2
+        self.seen, self.how, self.read, self.variance = seen, how, read, noise + SIMULATION_OFF**2
         shifted = "+" in how[1] and "-" in how[1]
         self.turned = slice(turned)
         fixed = [*range(turned, 3), *([] if shifted else [PLACE["a_shift"]])]
@@ -107,11 +105,7 @@ class Search:
 
     def window(self, x, effort=FINE):
         """w(x): ndarray (pixels,)."""
-        return self._recorded(simulated(x, self.how, effort), x)[0]
-
-    def _recorded(self, cells, x):
-        """Windows, levelled, of cells recorded as points say: ndarray (n, pixels)."""
-        return levelled(recorded(cells, x, self.how[0].lattice_A))
+        return recorded(simulated(x, self.how, effort), x, self.how[0].lattice_A)[0]
 
     def cost(self, x, window):
         """Equation (1)."""
@@ -122,12 +116,12 @@ class Search:
 
     def slopes(self, x, places, effort=COARSE):
         """dw/dx along some places: ndarray (pixels, n)."""
-        cell, found = simulated(x, self.how, effort), []
-        here = self._recorded(cell, x)[0]
+        cell, lattice_A = simulated(x, self.how, effort), self.how[0].lattice_A
+        here, found = recorded(cell, x, lattice_A)[0], []
         for place in places:
             by, moved = _difference(x, place), x.copy()
             moved[place] += by
-            there = self.window(moved, effort) if place < SPECIMEN else self._recorded(cell, moved)[0]
+            there = self.window(moved, effort) if place < SPECIMEN else recorded(cell, moved, lattice_A)[0]
             found.append((there - here) / by)
         return np.stack(found, axis=1)
 
@@ -222,9 +216,9 @@ class Search:
             points[:, PLACE["thickness_A"]] = depths
             if anew:
                 points[:, [PLACE["source_xx_A2"], PLACE["source_yy_A2"]]] = source
-                offsets = [self._offset_A(each) for each in self._recorded(cells, points)]
+                offsets = [self._offset_A(each) for each in recorded(cells, points, self.how[0].lattice_A)]
                 points[:, PLACE["offset_x_A"] : PLACE["offset_y_A"] + 1] = offsets
-            misfit = ((self._recorded(cells, points) - self.seen) ** 2).mean(1)
+            misfit = ((recorded(cells, points, self.how[0].lattice_A) - self.seen) ** 2).mean(1)
             found += zip(misfit.tolist(), points, strict=True)
         return found
 

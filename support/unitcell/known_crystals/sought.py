@@ -13,14 +13,7 @@ from unitcell.abf.simulation import CELL_SHAPE
 from unitcell.crystals import beam_periods, tilted_perovskite
 from unitcell.crystals.perovskite import LARGEST_A_SHIFT
 from unitcell.crystals.tilt_coordinates import to_pseudocubic
-from unitcell.networks.training_windows import (
-    WINDOW_SHAPE,
-    cell_extent_A,
-    pixel_positions,
-    refine,
-    sample_periodic,
-    standardise,
-)
+from unitcell.networks.training_windows import cell_extent_A, pixel_positions, refine, sample_periodic, standardise
 from unitcell.scattering import fibonacci_points, thermal_images
 from unitcell.scattering.debye_waller import b_factors
 from unitcell.scattering.thermal import RETURNED
@@ -54,7 +47,6 @@ MEAN = np.array([{"returned": RETURNED, "a_shift": 1.0}.get(name, 0.0) for name 
 # Points over which the beam's directions are averaged, and cut-off [mrad]. With the first, slopes err by a tenth and
 # windows by 3 % of their standard deviation; with the last, by a hundredth and 1 %.
 ROUGH, COARSE, MIDDLE, FINE = (2, 38.0), (3, 40.0), (5, 40.0), (13, 42.0)
-SMOOTH = 3  # degree of brightness that changes slowly across a window
 K_SHIFT = np.array([0.3, 0.6])
 # Antipolar displacements of A come with tilts of both signs, by a trilinear coupling: so many lattice parameters per
 # degree of '+' and degree of '-', which orthorhombic perovskites (CaTiO3, LaMnO3, EuMnO3) follow to a quarter; and the
@@ -121,20 +113,6 @@ def windows_of(fine, extent_A, pitches_A, offset, stretch):
     distortion = torch.eye(2) + stretch
     position = torch.einsum("nij,hwj->nhwi", distortion, pixel_positions(pitches_A)) + offset[:, None, None]
     return standardise(sample_periodic(fine, position, extent_A)).flatten(1).double().numpy()
-
-
-def levelled(windows):
-    """Windows without brightness that changes slowly across them, standardised again: ndarray (…, pixels).
-
-    Contamination, a wedge, and what an interface nearby scatters to large angles add some, which is not of the crystal:
-    fits that have to explain it find coma, strains and tilts that are not there. All polynomials of x and y up to
-    degree `SMOOTH` are taken out.
-    """
-    y, x = (np.linspace(-1, 1, size, endpoint=False) for size in WINDOW_SHAPE)
-    powers = [(i, j) for i in range(SMOOTH + 1) for j in range(SMOOTH + 1 - i)]
-    smooth, _ = np.linalg.qr(np.stack([np.outer(y**j, x**i).ravel() for i, j in powers], axis=1))
-    found = windows - (windows @ smooth) @ smooth.T
-    return found / np.maximum(found.std(-1, keepdims=True), 1e-12)
 
 
 def k_points(count):

@@ -24,7 +24,7 @@ import numpy as np
 
 from unitcell.crystals.tilt_coordinates import to_pseudocubic
 from unitcell.known_crystals.search import SIMULATION_OFF, Search, far
-from unitcell.known_crystals.sought import DISTORTION, MIDDLE, NAMES, ROUGH, levelled
+from unitcell.known_crystals.sought import DISTORTION, MIDDLE, NAMES, ROUGH
 from unitcell.networks.training_library import seen_tilts
 from unitcell.scattering import Microscope
 
@@ -67,7 +67,7 @@ class SpecimenFit:
     covariance : ndarray (3, 3)
         Of v, u and γ of the mean window, whatever the rest of the specimen [degrees²].
     window : ndarray (pixels,)
-        w, what the specimen looks like, levelled (`unitcell.known_crystals.sought.levelled`).
+        w, what the specimen looks like.
     slopes : ndarray (pixels, 9)
         Of w along `LOCAL`.
     rivals : tuple of (SpecimenFit, float)
@@ -97,11 +97,6 @@ class SpecimenFit:
     def shown(self):
         """v, u, γ and alternation as the image shows them: ndarray (4,) [degrees]."""
         return seen_tilts(np.array(to_pseudocubic(*self.point[:3])), self.signs)
-
-    @property
-    def settled(self):
-        """Whether no rival has quite other tilts."""
-        return all(_signed_like(rival, self) for rival, _ in self.rivals)
 
     def tilted_like(self, other):
         """Whether another fit has as good as the same tilts."""
@@ -142,7 +137,7 @@ class SpecimenFit:
     def read_alone(self, windows, noise):
         """Equation (1), by this fit without its rivals."""
         noise = np.broadcast_to(noise, len(windows))
-        apart, turned, spreads, misfit = levelled(windows) - self.window, [], [], []
+        apart, turned, spreads, misfit = windows - self.window, [], [], []
         for one, variance in zip(apart, noise, strict=True):
             inverse = np.linalg.inv(
                 self.slopes.T @ self.slopes / (variance + SIMULATION_OFF**2) + np.diag(self._stiffness())
@@ -185,7 +180,7 @@ def believed(fits, others=()):
     Returns
     -------
     SpecimenFit or None
-        None where there are none, or where quite different tilts of the same crystal are nearly as good.
+        None where there are none, or where quite different tilts are nearly as good.
     """
     if not fits:
         return None
@@ -193,17 +188,12 @@ def believed(fits, others=()):
     if not best.point[1:3].any():
         return best
     near = [fit for fit in fits[1:] if fit.cost < best.cost + RIVAL]
-    if not all(fit.tilted_like(best) for fit in near if fit.material == best.material):
+    if not all(fit.tilted_like(best) for fit in near):
         return None
     rivals = [(fit, fit.cost - best.cost) for fit in near] + [
         (fit, fit.cost + more - best.cost) for fit, more in others
     ]
-    return replace(best, rivals=tuple(each for each in rivals if each[1] < RIVAL and _may_rival(each[0], best)))
-
-
-def _may_rival(fit, best):
-    """Whether a fit is of another crystal, or its tilts are alike."""
-    return fit.material != best.material or _signed_like(fit, best)
+    return replace(best, rivals=tuple(each for each in rivals if each[1] < RIVAL and _signed_like(each[0], best)))
 
 
 def _signed_like(fit, other):
@@ -229,7 +219,7 @@ def likeliest(family, costs):
     order = np.argsort(totals)
     best, apart = family[order[0]][0], totals - totals.min()
     others = [(family[place][0], float(apart[place])) for place in order[1:] if apart[place] < RIVAL]
-    return replace(best, rivals=tuple(other for other in others if _may_rival(other[0], best)))
+    return replace(best, rivals=tuple(other for other in others if _signed_like(other[0], best)))
 
 
 def of_next_row(fit, microscope):
