@@ -344,3 +344,6 @@ def test_intervals_are_widened_where_other_windows_ask_for_it():
     widen(ensemble, ratios)
     assert ensemble.reach("v", np.array([0.5])) == pytest.approx(1.645 * 1.0, rel=0.06)
     assert ensemble.reach("v", np.array([3.0])) >= 1.6 * 3.0  # none gets narrower
+    steady = targets(torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]))  # a source in which nothing alternates
+    assert taught(steady).tolist() == [[1] * 6] * 2
+    assert torch.equal(steady[:, 1:3], steady[:, 4:])

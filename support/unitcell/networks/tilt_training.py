@@ -115,11 +115,13 @@ def targets(projection):
 def taught(target):
     """Which targets (B, 6) are taught: the first (p, q) where tilts are uniform along the beam, the second elsewhere.
 
+    Of a source in which nothing alternates both are taught: an answer taken for alternating by chance is right as well.
     See `unitcell.networks.tilt_network.supposed`.
     """
     uniform = (target[:, 3:4] == 0).to(target.dtype)
     always, pair = torch.ones_like(uniform), uniform.expand(-1, 2)
-    return torch.cat([always, pair, always, 1 - pair], dim=1)
+    other = pair if uniform.all() else 1 - pair
+    return torch.cat([always, pair, always, other], dim=1)
 
 
 def beta_nll(mean, log_variance, target, weight, beta=0.5):
