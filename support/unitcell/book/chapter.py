@@ -128,4 +128,8 @@ def _footer(provenance):
 def _words(value):
     if not isinstance(value, dict):
         return str(value)
-    return "; ".join(f"{key} {str(item)[:64]}" for key, item in value.items()) or "none"
+    return "; ".join(f"{key} {_shortened(str(item))}" for key, item in value.items()) or "none"
+
+
+def _shortened(text, most=64):
+    return text if len(text) <= most else text[: most - 2] + " …"

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.colors import to_rgba
+from matplotlib.ticker import MaxNLocator
 
 from unitcell.book.figures import OKABE_ITO, draw_image
 
@@ -102,6 +103,7 @@ def profile_figure(tilts, truth=None, names=("v", "u", "gamma")):
             panel.plot(truth.index, truth[name], "k--", lw=1.2, label="truth")
             panel.legend(frameon=False, fontsize=8)
         panel.set(xlabel="row along [001]", title=f"|{SYMBOL[name]}|")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     np.atleast_1d(axes)[0].set_ylabel("median over the row (°)")
     return figure
 

@@ -7,7 +7,8 @@ from scipy.spatial import cKDTree
 from unitcell.book.figures import OKABE_ITO, draw_image
 from unitcell.tilts.map_figures import SYMBOL, dot_size
 
-LIMIT_DEG = 10.0  # of the colours
+LIMIT_DEG = 13.0  # of the colours
+RIM = {"edgecolors": "0.55", "linewidths": 0.3}  # of dots: zero is as light as what they lie on
 
 
 def twin_figure(image, columns, names=("v", "u", "gamma")):
@@ -34,8 +35,9 @@ def twin_figure(image, columns, names=("v", "u", "gamma")):
         for panel, source, word in zip(panels, (f"{name}_read", f"{name}_deg"), ("read", "true"), strict=True):
             draw_image(panel, np.full(image.intensity.shape, 0.93), None, vmin=0, vmax=1)
             panel.set_title(f"{SYMBOL[name]} {word} (°)")
-            points = panel.scatter(columns.x_px, columns.y_px, c=columns[source], s=size, **style)
-        figure.colorbar(points, ax=panels.tolist(), shrink=0.7)
+            points = panel.scatter(columns.x_px, columns.y_px, c=columns[source], s=size, **style, **RIM)
+        extend = "max" if name == "gamma" else "both"
+        figure.colorbar(points, ax=panels.tolist(), shrink=0.7, extend=extend)
     return figure
 
 
@@ -86,7 +88,7 @@ def dense_figure(image, maps, columns=None):
             size = dot_size(panels[1], image, columns)
             panels[1].set_title(f"|{SYMBOL[name]}| true (°)")
             panels[1].scatter(columns.x_px, columns.y_px, c=columns[f"{name}_deg"].abs(), s=size, **style)
-    figure.colorbar(drawn, ax=axes[:, 1:].ravel().tolist(), shrink=0.7)
+    figure.colorbar(drawn, ax=axes[:, 1:].ravel().tolist(), shrink=0.7, extend="max")
     return figure
 
 
