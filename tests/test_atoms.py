@@ -189,3 +189,21 @@ def test_training_examples_are_scaled_and_have_columns():
     assert image.shape == mask.shape == (96, 96)
     assert (image.min(), image.max()) == (0, 1)
     assert image[mask > 0].mean() > image[mask == 0].mean()
+
+
+def test_the_picture_to_explore_lies_under_its_atoms():
+    """A bright column near the top stays there: its dot and the brightest pixel beneath are at one place."""
+    hv = pytest.importorskip("holoviews")
+    hv.extension("bokeh")
+    down, right = np.mgrid[:300, :400]
+    image = np.exp(-((right - 90) ** 2 + (down - 40) ** 2) / (2 * 8**2))
+    atoms = pd.DataFrame({"x_px": [350.0, 90.0], "y_px": [200.0, 40.0], "species": ["B", "A"], "probability": 1.0})
+    plot = atom_maps.explorer(atoms, image.shape, "species", atom_maps.SPECIES_COLOURS, ["probability"], image)
+    picture, bright, dim = plot
+    top = picture.dframe().sort_values(picture.vdims[0].name).iloc[-1]
+    assert (top.x_px, top.up_px) == pytest.approx((bright["x_px"][0], bright["up_px"][0]), abs=2)
+    assert bright["up_px"][0] == pytest.approx(259.5)
+    colours = {dots.label: dots.opts.get("style").kwargs["color"] for dots in (bright, dim)}
+    assert colours == atom_maps.SPECIES_COLOURS  # whichever comes first in the table
+    frame = plot.opts.get("plot").kwargs
+    assert frame["frame_width"] / frame["frame_height"] == pytest.approx(400 / 300, abs=0.01)

@@ -105,6 +105,12 @@ def test_verdicts(value, limits, hard, verdict, tolerance):
     assert (check.verdict, check.tolerance) == (verdict, tolerance)
 
 
+def test_a_number_without_a_unit_is_shown_without_one():
+    rows = [Ledger().check("a", 1.3, published="", low=0, high=1.5, unit=unit).row() for unit in ("", "1", "Å")]
+    assert [row["this run"] for row in rows] == ["1.3", "1.3", "1.3 Å"]
+    assert [row["tolerance"] for row in rows] == ["0 to 1.5", "0 to 1.5", "0 to 1.5 Å"]
+
+
 def test_failed_hard_checks_are_all_named():
     ledger = Ledger()
     ledger.check("good", 1, published="1", low=0, high=2)

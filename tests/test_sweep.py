@@ -11,6 +11,7 @@ from unitcell.book.workflow import Profile, load_profile
 from unitcell.data import fetch
 from unitcell.environments import claims, conclusions, sweep
 from unitcell.environments.sweep_cuts import narrowed
+from unitcell.environments.sweep_figures import places_of_classes
 from unitcell.environments.sweep_results import SORTED, agreement, complete, gather, load_groups, stability
 from unitcell.errors import InputError
 from unitcell.micrographs.images import StemImage
@@ -157,3 +158,12 @@ def test_scan_lines_are_seen_where_they_are():
     assert conclusions.in_the_offsets(data) > 10
     even = data.assign(dx=noise["dx"])
     assert 0 <= conclusions.in_the_offsets(even) < 5  # no share is less than none
+
+
+def test_a_class_has_the_colour_of_its_environment():
+    environment = np.repeat([0, 1, 2], 10)
+    known = [environment == n for n in range(3)]
+    assert places_of_classes(np.array([3, 1, 2])[environment], known) == [1, 2, 0]
+    split = np.where(np.arange(30) % 10 < 3, 4, np.array([3, 1, 2])[environment])
+    assert places_of_classes(split, known) == [1, 2, 0, 3]  # the fourth is a part of each
+    assert places_of_classes(np.ones(30, int), known) in ([0], [1], [2])

@@ -4,12 +4,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.collections import PolyCollection
 from PIL import Image
+from scipy import ndimage
 
 from unitcell.artefacts import load_dataset, written
 from unitcell.book.figures import OKABE_ITO, draw_image
 from unitcell.errors import InputError
 
 COORDINATES = ("x_px", "y_px", "species")
+SPECIES_COLOURS = {"A": OKABE_ITO[1], "B": OKABE_ITO[4]}
 
 
 def load_patches(path):
@@ -43,10 +45,68 @@ def draw_classes(axes, data, labels, *, size=26, title="", names=None):
         chosen = labels == k
         name = names[k] if names else f"class {k}"
         axes.scatter(
-            data.x_px[chosen], data.y_px[chosen], color=OKABE_ITO[(k - 1) % 8], s=size, linewidths=0.4,
+            data.x_px[chosen], data.y_px[chosen], color=class_colour(k), s=size, linewidths=0.4,
             edgecolors="black", label=f"{name} ({chosen.sum()})",
         )  # fmt: skip
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, -0.09), ncols=4, frameon=False, handletextpad=0.2)
+
+
+def class_colour(number):
+    """Colour of a class, from 1."""
+    return OKABE_ITO[(number - 1) % 8]
+
+
+def explorer(atoms, shape, by, colours, hover=(), image=None, frame_px=480):
+    """Atoms to hover over, to scale, each category in its own colour: holoviews.Overlay.
+
+    The page needs `hvplot.pandas` or `holoviews.extension("bokeh")` loaded beforehand.
+
+    Parameters
+    ----------
+    atoms : pandas.DataFrame
+        `x_px`, `y_px` (y down) and the columns `by` and `hover`.
+    shape : (int, int)
+        Rows and columns of the image [px].
+    by : str
+        The column that the colour tells.
+    colours : dict of str to str
+        Of each category, in the order of the legend; those without atoms are left out.
+    hover : sequence of str
+        Further columns that are shown under the pointer.
+    image : ndarray, optional
+        In [0, 1], drawn beneath at no more than 200 pixels.
+    frame_px : int
+        Width of the frame on the screen; its height follows from `shape`.
+    """
+    import holoviews as hv  # half a second, for pages only
+
+    rows, columns = shape
+    atoms = atoms.assign(up_px=(rows - 0.5 - atoms.y_px).round(2))
+    shown = dict.fromkeys(["x_px", "y_px", by, *hover])
+    tips = [(name.replace("_px", " (px)").replace("_", " "), f"@{name}") for name in shown]
+    layers = [] if image is None else [backdrop(image)]
+    for category, colour in colours.items():
+        of = atoms[atoms[by] == category]
+        if len(of):
+            dots = hv.Points(of, ["x_px", "up_px"], [name for name in shown if name != "x_px"], label=str(category))
+            layers.append(dots.opts(color=colour, size=5, tools=["hover"], hover_tooltips=tips))
+    return hv.Overlay(layers).opts(
+        frame_width=frame_px, frame_height=round(frame_px * rows / columns), xlim=(-0.5, columns - 0.5), ylim=(0, rows),
+        xlabel="x (px)", ylabel="height above the lower edge (px)", legend_position="right",
+        active_tools=["wheel_zoom"],
+    )  # fmt: skip
+
+
+def backdrop(image, most=200):
+    """An image in [0, 1] as a holoviews.Image of at most `most` pixels a side: x to the right, height upwards [px]."""
+    import holoviews as hv
+
+    rows, columns = image.shape
+    factor = min(1, most / max(rows, columns))
+    small = ndimage.zoom(np.clip(image, 0, 1), factor, order=1, mode="nearest", grid_mode=True)
+    # the first row of the array is the upper edge, as holoviews takes it too
+    grey = hv.Image((255 * small).astype(np.uint8), bounds=(-0.5, 0, columns - 0.5, rows), kdims=["x_px", "up_px"])
+    return grey.opts(cmap="gray", alpha=0.7, clim=(0, 255))
 
 
 def save_class_map(data, labels, path, width_px=1200):
@@ -68,8 +128,10 @@ def save_class_map(data, labels, path, width_px=1200):
 
 def mark_species(axes, atoms, marker="+", size=9):
     """Mark the A and B columns of an atoms table (`x_px`, `y_px`, `species`) on an image, with a legend."""
-    for species, colour in (("A", OKABE_ITO[1]), ("B", OKABE_ITO[4])):
+    for species, colour in SPECIES_COLOURS.items():
         of = atoms[atoms.species == species]
+        if not len(of):
+            continue  # all are A where brightness tells no two species apart
         axes.plot(of.x_px, of.y_px, marker, color=colour, ms=size, mew=1.6, label=species)
     axes.legend(loc="upper right")
 

@@ -41,8 +41,8 @@ def explorer_html(stack, caption, alt, start=None):
     rows, columns, depths = stack.sizes["y"], stack.sizes["x"], stack.thickness.values
     grid, step = np.unique(stack.gamma.values), _step(stack)
     settings = {
-        "rows": rows, "columns": columns, "zoom": ZOOM, "keys": keys, "limits": limits.round(3).tolist(), "step": step,
-        "thickness": depths.tolist(), "pixel": float(stack.x.values[1] - stack.x.values[0]),
+        "rows": rows, "columns": columns, "zoom": ZOOM, "keys": keys, "step": step, "thickness": depths.tolist(),
+        "limits": limits.astype(float).round(3).tolist(), "pixel": float(stack.x.values[1] - stack.x.values[0]),
     }  # fmt: skip
     start = {"alpha": 0.0, "beta": 0.0, "gamma": 0.0, "thickness": float(depths[len(depths) // 2])} | (start or {})
     sliders = [

@@ -22,7 +22,7 @@ class Check:
     low, high : float
         The tolerance: the run passes where low <= value <= high.
     unit : str
-        Unit of value, low and high.
+        Unit of value, low and high; "" or "1" where there is none.
     hard : bool
         Whether a miss fails the run; a soft miss is only reported.
     """
@@ -56,7 +56,7 @@ class Check:
 
     def row(self):
         """The line as a dictionary of strings."""
-        unit = f" {self.unit}" if self.unit else ""
+        unit = f" {self.unit}" if self.unit not in ("", "1") else ""
         return {
             "check": self.claim,
             "published": self.published,

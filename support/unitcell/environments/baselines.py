@@ -5,6 +5,7 @@ import functools
 import io
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,13 @@ def jrvae_classes(images, n_classes, *, latent_dim=2, noise_sd=0.3, epochs=15, l
         raise InputError(f"n_classes = {n_classes} of {len(images)} sub-images cannot be: give 2 to {len(images) - 1}.")
     atomai, scaled = import_atomai(), images.cpu() / noise_sd
     optimiser = functools.partial(torch.optim.Adam, lr=learning_rate)
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.redirect_stdout(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
+        # AtomAI calls it without its `indexing`; torch's default for that is the one it means
+        warnings.filterwarnings("ignore", "torch.meshgrid", UserWarning)
         model = atomai.models.jrVAE(tuple(images.shape[1:]), latent_dim, [n_classes], seed=seed)
         model.fit(
             scaled, training_cycles=epochs, batch_size=min(64, len(images)), optimizer=optimiser,

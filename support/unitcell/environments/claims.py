@@ -130,7 +130,7 @@ def _ferrite(sweep):
         ("share of its variance between environments, y", sweep.of(own, found.share_between, "dy"), 0.5, 1),
         ("x", sweep.of(own, found.share_between, "dx"), -ANY, 0.2),
     ])  # fmt: skip
-    yield Claim("Sr₃Fe₂O₇: the latents grow with the thickness", "Fig. 7g,h", [
+    yield Claim("Sr₃Fe₂O₇: the latents grow with the thickness (or fall: the sign of a latent is free)", "Fig. 7g,h", [
         ("share of its variance (R²)", sweep.of(own, found.thickness_share), 0.5, 1),
         ("share of seeds where it is half",
          sweep.share_of_seeds(own, lambda data: found.thickness_share(data) >= 0.5), 1, 1),

@@ -27,10 +27,14 @@ def checkerboard(data):
 
 
 def inside_nio(data):
-    """Circular standard deviation of the angle [degrees] at the NiO whose window holds nothing else."""
+    """Circular standard deviation of the angle [degrees] at the NiO whose window holds nothing else.
+
+    0 where they are all the same: what the arithmetic leaves of that is below a thousandth of a degree.
+    """
     reach_A = data.attrs["window_px"] * data.attrs["image_pixel_size_A"] / np.sqrt(2)
     inside = (data.true_environment.values == 2) & (data.true_interface_A.values > reach_A)
-    return np.degrees(circular_sd(data.angle_rad.values[inside]))
+    spread_deg = np.degrees(circular_sd(data.angle_rad.values[inside]))
+    return 0.0 if spread_deg < 1e-3 else spread_deg
 
 
 def apart_in_widths(data):

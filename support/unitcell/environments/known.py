@@ -17,6 +17,11 @@ ENVIRONMENTS = {
     "sr3fe2o7": ("Sr, middle", "Sr, upper edge", "Sr, lower edge", "Fe, upper", "Fe, lower"),
 }
 MOTIF = np.array([0, 1, 1, 2, 2])  # of the environments of Sr3Fe2O7: what is the same but for half a turn
+KINDS = {  # in the order of their numbers
+    "species": ("A", "B"),
+    "A, B or NiO": ENVIRONMENTS["lsmo_nio"],
+    "motif (middle Sr, edge Sr, Fe)": ("middle Sr", "edge Sr", "Fe"),
+}
 PART = np.array([0, 1, 2, 1, 2])  # middle, upper or lower part of a layer
 
 

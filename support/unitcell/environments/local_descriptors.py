@@ -8,6 +8,7 @@ centred on atoms keep the intensity around them as well. Each is followed by pri
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import ListedColormap
+from matplotlib.patches import Patch
 from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
 from sklearn.cluster import KMeans
@@ -174,12 +175,15 @@ def figure_of_three(data, described, clustered, grid_px):
     for axis, (name, (label, _, _)) in zip(axes[0], clustered.items(), strict=True):
         draw_image(axis, quarter, data.attrs["image_pixel_size_A"], title=name, vmin=0, vmax=255)
         if len(label) == data.sizes["atom"]:
-            axis.scatter(data.x_px, data.y_px, c=label, s=max(1.0, 4000 / len(label)), linewidths=0, **colours)
+            size = max(3.0, 22000 / len(label))
+            axis.scatter(data.x_px, data.y_px, c=label, s=size, linewidths=0.4, edgecolors="black", **colours)
         else:
             (x, y), half = grid_px, (grid_px[0][1] - grid_px[0][0]) / 2
             extent = (x[0] - half, x[-1] + half, y[-1] + half, y[0] - half)
             axis.imshow(label.reshape(len(y), len(x)), extent=extent, alpha=0.5, **colours)
         axis.set(xlim=(-0.5, quarter.shape[1] - 0.5), ylim=(quarter.shape[0] - 0.5, -0.5))
+    handles = [Patch(color=colour, label=f"cluster {k}") for k, colour in enumerate(OKABE_ITO[:4], start=1)]
+    figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False)
     fourier, vectors, images = (components[0] for _, _, components in clustered.values())
     for axis, picture, title in ((axes[1, 0], fourier, "in frequencies"), (axes[1, 2], images, "in pixels")):
         reach = np.abs(picture).max()

@@ -2,6 +2,9 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 
 from unitcell.book.figures import OKABE_ITO, draw_image
@@ -36,7 +39,7 @@ def draw_map(axis, data, name, title="", labels=None, seen=None):
         limits = (-np.pi, np.pi) if circular else np.quantile(value, [0.02, 0.98])
         colours = "twilight" if circular else "viridis"
         dots = axis.scatter(x, y, c=value, cmap=colours, vmin=limits[0], vmax=limits[1], s=14, linewidths=0)
-        plt.colorbar(dots, ax=axis, shrink=0.75)
+        plt.colorbar(dots, ax=axis, shrink=0.75, ticks=MaxNLocator(4))
     axis.set(xlim=(0, ZOOM_PX), ylim=(ZOOM_PX, 0), aspect="equal", xticks=[], yticks=[], title=title)
     axis.set_facecolor("#333333")
     return dots
@@ -101,21 +104,60 @@ def windows(settings):
             parts = [data[name].values[of] for of in groups(data).values()]
             axis.hist(parts, bins=50, stacked=True, color=OKABE_ITO[: len(parts)])
             axis.set(yticks=[], xlabel=name)
+    legend_of(figure, list(groups(settings[0])), "outside upper center")
+    if figure.get_layout_engine() is not None:
+        figure.get_layout_engine().set(w_pad=0.08)
     return figure
 
 
+def legend_of(figure, names, where, places=None):
+    """A legend of names in the book's colours: those at `places`, or one after the other."""
+    handles = [Patch(color=OKABE_ITO[n % 8], label=name) for name, n in zip(names, places or range(8), strict=False)]
+    figure.legend(handles=handles, loc=where, ncols=len(handles), frameon=False)
+
+
+def places_of_classes(labels, selections):
+    """For each class from 1 the colour's number: that of the selection it shares most atoms with, one to one.
+
+    Classes that are left over take the colours after those of the selections.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (atom,)
+    selections : sequence of ndarray of bool, shape (atom,)
+
+    Returns
+    -------
+    list of int
+    """
+    count = int(labels.max())
+    shared = np.array([[np.sum(of & (labels == k)) for of in selections] for k in range(1, count + 1)])
+    rows, columns = linear_sum_assignment(-shared.reshape(count, -1))
+    matched = {int(row): int(column) for row, column in zip(rows, columns, strict=True) if shared[row, column]}
+    free = iter(range(len(selections), len(selections) + count))
+    return [matched[row] if row in matched else next(free) for row in range(count)]
+
+
 def mixture_panels(data, components, partition="class", x="angle_rad", y="z2"):
-    """Densities, classes in latent space and on the image, and mean images of the classes (Figs. 5, 8, S6, S11)."""
+    """Densities, and classes in latent space and on the image (Figs. 5, 8, S6, S11).
+
+    A class has the colour of the environment that it shares most atoms with; those left over have colours of their own.
+    """
     labels = data[partition].sel(components=components).values
     count = int(labels.max())
-    figure, axes = plt.subplots(1, 4, figsize=(11, 3.0))
+    known = groups(data)
+    places = places_of_classes(labels, list(known.values()))
+    chosen = {place: labels == (places.index(place) + 1 if place in places else -1) for place in range(max(places) + 1)}
+    figure, axes = plt.subplots(1, 4, figsize=(11, 3.4))
     table = data[["angle_rad", "z1", "z2"]].to_dataframe()[["angle_rad", "z1", "z2"]]
-    draw_pair(axes[0], table, "z1", "z2", groups(data))
-    draw_pair(axes[1], table, x, y, groups(data))
-    draw_pair(axes[2], table, x, y, {f"{partition} {k}": labels == k for k in range(1, count + 1)})
-    draw_map(axes[3], data, None, f"{count} on the image", labels)
+    draw_pair(axes[0], table, "z1", "z2", known)
+    draw_pair(axes[1], table, x, y, known)
+    draw_pair(axes[2], table, x, y, chosen)
+    draw_map(axes[3], data, None, f"{count} on the image", np.array([0, *places])[labels] + (labels > 0))
     for axis, title in zip(axes, ("latents", "angle and latent", f"{count} by {partition}"), strict=False):
         axis.set_title(title)
+    legend_of(figure, list(known), "outside upper left")
+    legend_of(figure, [f"{partition} {k}" for k in range(1, count + 1)], "outside lower right", places)
     return figure
 
 
@@ -133,7 +175,8 @@ def tableaux(pictures, names):
     reach = float(np.quantile(np.abs([spread(t) for t in pictures]), 0.99))
     draw_row(axes[0], [framed(t) for t in pictures], names)
     differences = [framed(spread(t)) for t in pictures]
-    draw_row(axes[1], differences, ["minus its mean"] * len(pictures), vmin=-reach, vmax=reach, cmap="RdBu_r")
+    titles = [f"minus its mean, ±{reach:.2f}"] * len(pictures)
+    draw_row(axes[1], differences, titles, vmin=-reach, vmax=reach, cmap="RdBu_r")
     return figure
 
 

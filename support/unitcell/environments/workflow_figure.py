@@ -54,9 +54,9 @@ def _rotational(axis):
     _funnel(axis, 77, 10.5, "decoder\np(x | z, r)", narrows=False)
     _arrow(axis, (73, 20), (77, 16.5))
     _arrow(axis, (46, 6.5), (77, 12.5))
-    _box(axis, 92.5, 8, 7.5, 14, "x̂", "data")
+    _box(axis, 92, 8, 7.5, 14, "x̂", "data")
     _arrow(axis, (11.5, 15), (16, 15))
-    _arrow(axis, (88.5, 15), (92.5, 15))
+    _arrow(axis, (87.5, 15), (92, 15))
 
 
 def _conditional(axis):

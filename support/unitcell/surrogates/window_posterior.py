@@ -5,6 +5,8 @@ its gradient. The mirror (v, u, γ) → (v, −u, −γ) makes two modes of equa
 walk: each half of the chains starts on one of them.
 """
 
+import warnings
+
 import numpy as np
 import pymc as pm
 import pytensor.tensor as pt
@@ -89,7 +91,9 @@ def sample_window(surrogate, counts, electrons, start, *, draws=500, tune=500, c
         {"tilts": np.array([v, sign * u, sign * gamma]), "thickness": thickness}
         for sign in np.where(np.arange(chains) < chains / 2, 1, -1)
     ]
-    with window_model(surrogate, counts, electrons):
+    with window_model(surrogate, counts, electrons), warnings.catch_warnings():
+        # PyTensor from a wheel finds no BLAS to link to. These products are small, and need none.
+        warnings.filterwarnings("ignore", "PyTensor could not link to a BLAS", UserWarning)
         # Convergence checks compare chains, and these are meant to differ: they sit on two modes.
         return pm.sample(
             draws, tune=tune, chains=chains, cores=1, initvals=starts, random_seed=seed, progressbar=progress,

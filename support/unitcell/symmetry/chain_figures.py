@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
 from unitcell.book.figures import OKABE_ITO, log_ticks
 from unitcell.symmetry.rope import hdi_half_width
@@ -58,10 +59,10 @@ def draw_posteriors(axes, beliefs, parameter, symbols, truth):
                 axes.fill_between(grid, height, color=color, alpha=0.5, label=label)
             else:
                 axes.plot(grid, height, color=color, lw=1.5, label=label)
-        axes.axvline(true, color="black", lw=0.8, ls=":")
+        axes.plot([true, true], [0, 1.05], color="black", lw=0.8, ls=":")
     spread = 0.35 if parameter == "mu" else 0.0
     shown = (min(truth) - spread, max(truth) + spread) if parameter == "mu" else (0, 4 * max(truth))
-    axes.set(xlim=shown, ylim=(0, 1.1), yticks=[], xlabel="mean bond lengths", ylabel="posterior / maximum")
+    axes.set(xlim=shown, ylim=(0, 1.5), yticks=[], xlabel="mean bond lengths", ylabel="posterior / maximum")
 
 
 def _density(belief, parameter, row):
@@ -70,6 +71,12 @@ def _density(belief, parameter, row):
         return belief.mu[row], belief.mu_density[row]
     sigma = belief.sigma[row]
     return sigma, belief.sigma_mass[row] / np.gradient(sigma)
+
+
+def clear_labels(axes):
+    """Give every label of `axes` a white rim, so that it can be read where it lies on a curve."""
+    for label in axes.texts:
+        label.set_path_effects([withStroke(linewidth=3, foreground="white")])
 
 
 def draw_growth(axes, belief, sizes, rope, truth):
@@ -121,7 +128,7 @@ def growth_slider(belief, rows, sizes, rope):
         density[n] = (shaded[0] * curve.opts(color=BLUE, line_width=2) * bar).opts(title=words, **limits)
         here = hv.Curve(([n, n], [row.hdi_lo, row.hdi_hi])).opts(color="black", line_width=4)
         interval[n] = (shaded[1] * band * here).opts(logx=True, xlim=(0.9, max(sizes) * 1.1), ylim=(-0.4, 0.6))
-    common = {"width": 370, "height": 300, "fontsize": {"title": 9}}
+    common = {"width": 330, "height": 290, "fontsize": {"title": 8}}
     left = hv.HoloMap(density, "n").opts(xlabel="μ₃ [mean bond length]", **common)
     right = hv.HoloMap(interval, "n").opts(xlabel="unit cells observed, n", ylabel="HDI of μ₃", **common)
     return (left + right).opts(shared_axes=False, toolbar=None)

@@ -30,18 +30,10 @@ def draw_alternation(axes, image, grid, direction, component, limit, title=""):
     draw_image(axes, image.normalised(), image.pixel_size_A, title=title, vmin=0, vmax=1.6)
     values = alternations(grid, direction, component)
     lines = grid.places.swapaxes(0, 1) if direction == "along y" else grid.places
-    middle = lines[:, 1::3][:, : values.shape[1]] / image.pixel_size_A
-    return axes.scatter(
-        middle[..., 0],
-        middle[..., 1],
-        c=values,
-        cmap="RdBu_r",
-        vmin=-limit,
-        vmax=limit,
-        s=26,
-        edgecolor="black",
-        linewidth=0.4,
-    )
+    x, y = (lines[:, 1::3][:, : values.shape[1]] / image.pixel_size_A).transpose(2, 0, 1)
+    axes.scatter(x, y, color="black", s=66, linewidth=0)  # a dark rim for pale dots, a white one for deep dots
+    look = {"edgecolor": "white", "linewidth": 0.9, "s": 36}
+    return axes.scatter(x, y, c=values, cmap="RdBu_r", vmin=-limit, vmax=limit, **look)
 
 
 def draw_field_of_view(axes, part, rope):
@@ -96,7 +88,7 @@ def draw_lattices(figure, table, rope, certain):
     panels[1, 0].legend(frameon=False, fontsize=7, loc="center right")
 
 
-def verdict_table(verdicts, grids):
+def verdict_table(verdicts, grids, hdi_prob):
     """The verdicts for the reader: differences in mean bond lengths and displacements of columns in pm.
 
     Parameters
@@ -105,10 +97,52 @@ def verdict_table(verdicts, grids):
         From `unitcell.symmetry.lattice_symmetry.verdicts`.
     grids : dict of str to unitcell.symmetry.column_grid.ColumnGrid
         By lattice, in Å.
+    hdi_prob : float
+
+    Returns
+    -------
+    pandas.io.formats.style.Styler
     """
     axis = np.where(verdicts.direction == "along y", 1, 0)
     bond_A = [np.linalg.norm(grids[name].bonds[a]) for name, a in zip(verdicts.lattice, axis, strict=True)]
-    shown = verdicts.assign(**{"shift of a column (pm)": verdicts["mean"].abs() * np.array(bond_A) * 25})
-    shown["HDI"] = [f"{low:+.3f} to {high:+.3f}" for low, high in zip(shown.hdi_lo, shown.hdi_hi, strict=True)]
-    shown = shown.drop(columns=["mean", "hdi_lo", "hdi_hi"])
-    return shown.rename(columns={"p_doubled": "P(doubled)", "n_eff": "worth data", "columns": "decided from columns"})
+    shift_pm = verdicts["mean"].abs() * np.array(bond_A) * 25
+    shown = verdicts[["lattice", "direction", "verdict"]].assign(
+        **{
+            "P(doubled)": [f"{p:.4f}" for p in verdicts.p_doubled],
+            "data": [f"{n:.0f}" for n in verdicts.n_eff],
+            "columns": ["never" if np.isnan(n) else f"{n:.0f}" for n in verdicts["columns"]],
+            "shift (pm)": [f"{q:.1f} {way}" for q, way in zip(shift_pm, verdicts.component, strict=True)],
+            "HDI": [f"{low:+.3f} to {high:+.3f}" for low, high in zip(verdicts.hdi_lo, verdicts.hdi_hi, strict=True)],
+        }
+    )
+    return _narrow(shown).set_caption(
+        "Data: how many independent ones the triplets are worth. Columns: in view, from which on the verdict lasts. "
+        f"Shift: of a column, along or across its line. HDI: {hdi_prob:.0%}, of the difference of bonds."
+    )
+
+
+def _narrow(table):
+    """A table without index whose rows keep to one line each in the book's page, as a Styler."""
+    cells = [{"selector": "th, td", "props": "padding: 0.2em 0.4em; white-space: nowrap; font-size: 0.92em"}]
+    return table.style.hide(axis="index").set_table_styles(cells)
+
+
+def trial_table(trials):
+    """The planner's trials for the reader, as a pandas Styler.
+
+    Parameters
+    ----------
+    trials : pandas.DataFrame
+        Rows by lattice, ROPE and added noise [pm], columns of `unitcell.symmetry.lattice_planning.noise_trial`.
+    """
+    names = {"expected_scatter": "expected", "observations": "triplets"}
+    digits = {"ROPE ±": "{:g}", "noise (pm)": "{:g}", "scatter": "{:.3f}", "expected": "{:.3f}"}
+    shown = trials.rename(columns=names).reset_index()
+    return (
+        _narrow(shown)
+        .format(digits | {"triplets": "{:.1f}", "planned": "{:.1f}"})
+        .set_caption(
+            "Scatter of a triplet [mean bond length], as found and as expected, and triplets to the first decision, "
+            "as needed and as planned"
+        )
+    )
