@@ -37,9 +37,7 @@ POOR = 0.65  # cost per pixel, beyond which starts are spread over thicknesses
 GIVEN_UP = 2.0  # the same, beyond which another specimen of an image is not what windows show
 HOPELESS = 2.5  # starts are not tried whose misfit is so many times the least
 MAYBE_NONE_DEG = 2.5, 6.0  # v, and u and γ together, up to which a fit without u and γ is tried
-# Share of the cost that tilts gain, from which on they are believed. In frozen-phonon images of leaning crystals, u and
-# γ of 4° together gain 3 to 6 %, those of 3° half a percent, and none at all up to as much.
-BELIEVED = 0.02
+BELIEVED = 0.02  # share of the cost that tilts gain, from which on they are believed
 LIKE_DEG = 2.5  # within which tilts count as the same
 RIVAL = 80.0  # by how much more, at most, other tilts may cost to be as likely
 OVERSTATED = 20.0  # c of equation (2): as many pixels of a window are off together
