@@ -1,4 +1,4 @@
-"""A chapter's ledger: published value, this run, tolerance, verdict; a failed hard check fails the run."""
+"""A chapter's ledger: published or expected value, this run, tolerance, verdict; a failed hard check fails the run."""
 
 from dataclasses import dataclass, field
 
@@ -16,7 +16,7 @@ class Check:
     claim : str
         What is compared, in words.
     published : str
-        The published or independent value, with its source.
+        The value that was published, or is known independently or asked for, with its source.
     value : float
         This run's value.
     low, high : float
@@ -59,7 +59,7 @@ class Check:
         unit = f" {self.unit}" if self.unit not in ("", "1") else ""
         return {
             "check": self.claim,
-            "published": self.published,
+            "published or expected": self.published,
             "this run": f"{self.value:.4g}{unit}",
             "tolerance": f"{self.tolerance}{unit}",
             "verdict": self.verdict,
