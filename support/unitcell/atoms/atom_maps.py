@@ -74,7 +74,7 @@ def explorer(atoms, shape, by, colours, hover=(), image=None, frame_px=480):
     hover : sequence of str
         Further columns that are shown under the pointer.
     image : ndarray, optional
-        In [0, 1], drawn beneath at no more than 200 pixels.
+        Drawn beneath, clipped to [0, 1], at no more than 200 pixels.
     frame_px : int
         Width of the frame on the screen; its height follows from `shape`.
     """
@@ -98,7 +98,7 @@ def explorer(atoms, shape, by, colours, hover=(), image=None, frame_px=480):
 
 
 def backdrop(image, most=200):
-    """An image in [0, 1] as a holoviews.Image of at most `most` pixels a side: x to the right, height upwards [px]."""
+    """An image, clipped to [0, 1], of at most `most` pixels a side: holoviews.Image, x right and height up [px]."""
     import holoviews as hv
 
     rows, columns = image.shape
