@@ -222,6 +222,23 @@ def test_frozen_phonons_are_reproducible_and_converge(tilted):
     assert still.mean == pytest.approx(simulate(tilted, [5.5], positions).mean, abs=ROUNDING)
 
 
+def test_opposed_displacements_take_away_what_is_linear_in_them(tilted):
+    positions, depth = scan_positions(tilted, (11, 9)), [88.0]  # beside columns: on them, nothing is linear
+    options = {"configurations": 24, "seed": 5}
+
+    def of_pairs(**more):
+        return simulate(tilted, depth, positions, **options, **more).samples.reshape(12, 2, -1).mean(axis=1)
+
+    opposed, others = of_pairs(opposed=True), of_pairs()
+    assert opposed.var(axis=0, ddof=1).mean() < 0.5 * others.var(axis=0, ddof=1).mean()
+    error = np.sqrt(opposed.var(axis=0, ddof=1) / 12 + others.var(axis=0, ddof=1) / 12)
+    assert np.sqrt((((opposed.mean(axis=0) - others.mean(axis=0)) / error) ** 2).mean()) < 1.7
+    one, other = (displaced_positions(tilted, 3, {"Sr": 0.1, "Ti": 0.1, "O": 0.1}, 3, sign) for sign in (1, -1))
+    still = np.broadcast_to(tilted.positions[:, :2], one.shape)
+    assert (one + other) / 2 == pytest.approx(still)
+    assert np.abs(one - still).max() > 0.1
+
+
 def test_displacements_have_the_elements_size(tilted):
     moved = displaced_positions(tilted, 200, {"Sr": 0.09, "Ti": 0.0, "O": 0.12}, 3) - tilted.positions[:, :2]
     symbols = np.array(tilted.get_chemical_symbols())

@@ -22,9 +22,9 @@ from unitcell.registration.lattice import register
 from unitcell.scattering import Microscope, annular_images
 from unitcell.scattering.slices import cut_slices
 from unitcell.twins.abf_twins import (
-    CONFIGURATIONS,
     FOLDER,
     LEAN_MRAD,
+    PAIRS,
     SLICE_A,
     dataset,
     open_twin,
@@ -147,7 +147,7 @@ def test_files_hold_what_the_recipes_say():
     for name in RECIPES:
         data = twin_dataset(name)
         truth = column_truth(name, data.attrs["thickness_A"])
-        assert data.attrs["configurations"] == CONFIGURATIONS
+        assert data.attrs["configurations"] == 2 * PAIRS
         assert data.lean.values.tolist() == [0.0, LEAN_MRAD]
         assert np.hypot(data.attrs["lean_x_mrad"], data.attrs["lean_y_mrad"]) == pytest.approx(LEAN_MRAD)
         assert min(data.attrs["lean_x_mrad"], data.attrs["lean_y_mrad"]) > 1.5
@@ -173,7 +173,7 @@ def test_an_image_is_that_of_its_frozen_specimen():
     made = dataset("diffuse", [[upright, other]] * 2, settings)
     assert made.abf[0].values == pytest.approx((upright.astype(float) + other) / 2)
     assert made.standard_error[0].values == pytest.approx(np.abs(upright.astype(float) - other) / 2)
-    assert made.attrs["configurations"] == 2
+    assert made.attrs["configurations"] == 4
 
 
 def bulk_image(name, row):

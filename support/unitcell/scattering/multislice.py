@@ -34,7 +34,7 @@ from unitcell.errors import InputError
 from unitcell.scattering.debye_waller import rms_displacements
 from unitcell.scattering.memory import plan_batches, usable_bytes
 from unitcell.scattering.propagation import Propagation, side_by_side
-from unitcell.scattering.slices import cut_slices
+from unitcell.scattering.slices import cut_slices, displaced_positions
 from unitcell.scattering.wave_grid import make_grid
 
 
@@ -98,8 +98,8 @@ def scan_positions(crystal, shape, region_A=None):
 
 def multislice_images(
     crystal, microscope, thicknesses_A, positions_A, *, detectors_mrad=None, sampling_A=0.08, slice_A=1.0,
-    configurations=None, debye_waller_A2=None, seed=0, waves="auto", k_point=(0.0, 0.0), memory_limit_GB=None,
-    device="cpu", dtype=torch.float32, progress=True,
+    configurations=None, opposed=False, debye_waller_A2=None, seed=0, waves="auto", k_point=(0.0, 0.0),
+    memory_limit_GB=None, device="cpu", dtype=torch.float32, progress=True,
 ):  # fmt: skip
     """Annular-detector images by multislice, static or with frozen phonons.
 
@@ -123,6 +123,10 @@ def multislice_images(
     configurations : int or sequence of int, optional
         How many frozen-phonon configurations, or their numbers: configuration n is the same in every run
         with the same seed. A static crystal where not given.
+    opposed : bool
+        Whether configurations 2n and 2n + 1 are displaced by opposite amounts. What is linear in displacements then
+        cancels: means of such pairs differ by half as much as those of other two. (`standard_error`, which takes
+        configurations for independent, is then too large.)
     debye_waller_A2 : mapping of str to float, optional
         B [Å²] that replaces `debye_waller`'s of 300 K; the rms displacement along one axis is √(B / 8π²).
     seed : int
@@ -148,11 +152,11 @@ def multislice_images(
     positions = _checked_positions(positions_A)
     rings = _checked_rings(detectors_mrad, microscope)
     numbers = _checked_configurations(configurations)
-    sigmas_A = rms_displacements(crystal.get_chemical_symbols(), debye_waller_A2)
     grid = make_grid(crystal, microscope, sampling_A, rings, k_point)
     slices = cut_slices(crystal, slice_A)
     planes, depths = slices.exit_planes(thicknesses_A)
     static, flat = configurations is None, positions.reshape(-1, 2)
+    displaced = _displacements(crystal, debye_waller_A2, seed, static, opposed)
     job = Propagation(crystal, grid, slices, planes, flat, rings, device, dtype, len(numbers), static)
     usable = usable_bytes(device, memory_limit_GB)
     job.use(waves if waves != "auto" else job.cheaper(usable))
@@ -164,11 +168,22 @@ def multislice_images(
     ):
         for start in range(0, len(numbers), batches.configurations):
             group = numbers[start : start + batches.configurations]
-            images, shares = job.images(group, sigmas_A, seed, batches, run, bar)
+            images, shares = job.images(group, displaced, batches, run, bar)
             samples.append(images.cpu().numpy())
             within = within + shares.cpu().numpy()
     samples = np.concatenate(samples).reshape(len(numbers), len(rings), len(planes), *positions.shape[:-1])
     return MultisliceImages(samples, depths, within / len(numbers), job.waves)
+
+
+def _displacements(crystal, debye_waller_A2, seed, static, opposed):
+    """Function of a configuration and a number of periods: positions (periods, atoms, 2), see `displaced_positions`."""
+    sigmas_A = rms_displacements(crystal.get_chemical_symbols(), debye_waller_A2)
+
+    def displaced(number, periods):
+        own, sign = (number // 2, 1 - 2 * (number % 2)) if opposed else (number, 1)
+        return displaced_positions(crystal, periods, None if static else sigmas_A, (seed, own), sign)
+
+    return displaced
 
 
 def _checked_positions(positions_A):

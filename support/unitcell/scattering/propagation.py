@@ -9,7 +9,7 @@ import torch
 
 from unitcell.errors import InputError
 from unitcell.scattering.memory import Budget
-from unitcell.scattering.slices import SLICES_AT_ONCE, displaced_positions, transmission_functions
+from unitcell.scattering.slices import SLICES_AT_ONCE, transmission_functions
 from unitcell.scattering.wave_grid import as_tensor
 from unitcell.scattering.wave_transforms import waves_for
 
@@ -80,9 +80,12 @@ class Propagation:
         """Transmission functions kept at once: one period's where it repeats unchanged, all of them otherwise."""
         return min(self.last, len(self.slices.thicknesses_A)) if self.static else self.last
 
-    def images(self, group, sigmas_A, seed, batches, run, bar):
-        """Images (C, D, T, P) of some configurations, and the share within the band limit (T,), summed over them."""
-        transmissions = self._transmissions(group, sigmas_A, seed, run)
+    def images(self, group, displaced, batches, run, bar):
+        """Images (C, D, T, P) of some configurations, and the share within the band limit (T,), summed over them.
+
+        `displaced` is a function of a configuration and a number of periods: positions (periods, atoms, 2).
+        """
+        transmissions = self._transmissions(group, displaced, run)
         shape = (len(group), batches.waves, *self.grid.shape)
         columns = self.grid.wave_frequencies[1].shape[1]
         buffers = SimpleQueue()  # planned here, because FFTW plans on one thread only
@@ -100,14 +103,14 @@ class Propagation:
             images = self._scan(images, run)
         return images.permute(0, 3, 1, 2), shares / self.wave_count
 
-    def _transmissions(self, group, sigmas_A, seed, run):
+    def _transmissions(self, group, displaced, run):
         """Transmission functions (C, S, X, Y) of each configuration."""
-        count, sigmas_A = self.stored_slices, None if self.static else sigmas_A
+        count = self.stored_slices
         periods = max(1, -(-count // len(self.slices.thicknesses_A)))
         shape = (len(group), count, *self.grid.shape)
         found = torch.empty(shape, dtype=self.propagators[0].dtype, device=self.device)
         for number, out in zip(group, found, strict=True):
-            positions = displaced_positions(self.crystal, periods, sigmas_A, (seed, number))
+            positions = displaced(number, periods)
 
             def fill(first, out=out, positions=positions):
                 block = out[first : first + SLICES_AT_ONCE]

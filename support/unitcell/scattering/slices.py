@@ -116,7 +116,7 @@ def _clear_place(edge, step, z, period):
     return edge + moves[np.minimum(away.min(axis=1), CLEARANCE_A).round(9).argmax()]
 
 
-def displaced_positions(crystal, periods, sigmas_A, seed):
+def displaced_positions(crystal, periods, sigmas_A, seed, sign=1):
     """Positions across the beam of every atom in every period [Å], ndarray (periods, atoms, 2).
 
     Einstein's model: every atom is displaced on its own, by a normal deviate of its element's rms
@@ -131,12 +131,14 @@ def displaced_positions(crystal, periods, sigmas_A, seed):
     sigmas_A : mapping of str to float, or None
         Rms displacement along one axis [Å] of each element; None leaves every atom in its place.
     seed : int or sequence of int
+    sign : int
+        −1 displaces every atom the opposite way.
     """
     still = np.broadcast_to(crystal.positions[:, :2], (periods, len(crystal), 2))
     if sigmas_A is None:
         return still
     sigma = np.array([sigmas_A[symbol] for symbol in crystal.get_chemical_symbols()])
-    return still + np.random.default_rng(seed).normal(size=still.shape) * sigma[:, None]
+    return still + sign * np.random.default_rng(seed).normal(size=still.shape) * sigma[:, None]
 
 
 def slice_potentials(crystal, slices, grid, positions_A, count, *, first=0, device="cpu", dtype=torch.float32):

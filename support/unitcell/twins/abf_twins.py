@@ -47,7 +47,7 @@ RESIDUAL = {
 LEAN_MRAD, LEAN_AZIMUTH_DEG = 3.0, 40.0
 SAMPLING_A, SLICE_A = 0.14, 2.74  # 60 mrad, and slices of one ABO and one O2 plane
 PIXEL_A = 0.2  # within the Nyquist distance of an image formed with 30 mrad
-CONFIGURATIONS = 13  # each at its own k-point: a Fibonacci number, see `fibonacci_points`
+PAIRS = 21  # of opposite displacements, each at its own k-point: a Fibonacci number, see `fibonacci_points`
 MARGIN_CELLS = 1.5  # beyond the period of the stack, so that every row has its surroundings in the image
 MATCH = 0.3  # of the lattice parameter: farther away a column is another one
 NAMES = ("v", "u", "gamma", "alternation")
@@ -207,20 +207,20 @@ def _in_image(table, period, extent, recorded):
     return found.reset_index(drop=True)
 
 
-def twin_image(name, lean_mrad, configuration, k_point, settings):
-    """Image of one frozen specimen over one lateral period: ndarray (rows, columns), fraction of the electrons.
+def twin_image(name, lean_mrad, pair, k_point, settings):
+    """Mean image of one specimen, displaced one way and the other, over one lateral period: ndarray (rows, columns).
 
     One k-point sees the specimen as if the probe met itself again after one period, a few ångströms; the mean over
-    those of all configurations does not.
+    those of all pairs does not.
     """
     number = list(RECIPES).index(name)
-    crystal = twin_crystal(name, settings["thickness_A"], (settings["seed"], number, configuration))
+    crystal = twin_crystal(name, settings["thickness_A"], (settings["seed"], number, pair))
     tilt = dict(zip(("crystal_tilt_x_mrad", "crystal_tilt_y_mrad"), _lean(lean_mrad), strict=True))
     width, height, depth = crystal.cell.lengths()
     shape = int(np.ceil(height / settings["pixel_A"])), int(np.ceil(width / settings["pixel_A"]))
     options = {key: settings[key] for key in ("sampling_A", "slice_A")}
-    options |= {"configurations": [configuration], "seed": settings["seed"] + number, "progress": False}
-    options |= {"k_point": k_point}
+    options |= {"configurations": [2 * pair, 2 * pair + 1], "opposed": True, "seed": settings["seed"] + number}
+    options |= {"k_point": k_point, "progress": False}
     found = multislice_images(
         crystal, Microscope(**RESIDUAL, **tilt), [depth], scan_positions(crystal, shape), **options
     )
@@ -228,7 +228,7 @@ def twin_image(name, lean_mrad, configuration, k_point, settings):
 
 
 def dataset(name, samples, settings):
-    """Mean and standard error over configurations of one twin, from samples (lean, configurations, rows, columns)."""
+    """Mean and standard error of one twin, from the images of pairs (lean, pairs, rows, columns)."""
     width, height, depth = twin_crystal(name, settings["thickness_A"], 0).cell.lengths()
     samples = np.asarray(samples, dtype=float)
     count, rows, columns = samples.shape[1:]
@@ -236,7 +236,7 @@ def dataset(name, samples, settings):
     axes, fraction, angstrom = ("lean", "y", "x"), {"units": "1"}, {"units": "angstrom"}
     lean = dict(zip(("lean_x_mrad", "lean_y_mrad"), _lean(LEAN_MRAD), strict=True))
     attributes = Microscope(**RESIDUAL).as_attributes() | settings | lean
-    attributes |= {"twin": name, "configurations": count, "thickness_A": float(depth)}
+    attributes |= {"twin": name, "configurations": 2 * count, "thickness_A": float(depth)}
     attributes |= {"period_x_A": float(width), "period_y_A": float(height)}
     attributes |= {"film_misorientation_mrad": MISORIENTED_MRAD if name == "diffuse" else 0.0}
     coords = {
@@ -268,7 +268,7 @@ def _lean(size_mrad):
 def main():
     """`python -m unitcell.twins.abf_twins`."""
     parser = argparse.ArgumentParser(description="Twins of the experiments by frozen-phonon multislice (resumes).")
-    parser.add_argument("--configurations", type=int, default=CONFIGURATIONS)
+    parser.add_argument("--pairs", type=int, default=PAIRS, help="of opposite displacements")
     parser.add_argument("--thickness-A", type=float, default=THICKNESS_A)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default=str(FOLDER), help="folder of the files")
@@ -277,7 +277,7 @@ def main():
     settings = {"thickness_A": given.thickness_A, "sampling_A": SAMPLING_A, "slice_A": SLICE_A, "pixel_A": PIXEL_A}
     settings |= {"seed": given.seed}
     leans = (0.0, LEAN_MRAD)
-    points = fibonacci_points(given.configurations).tolist()
+    points = fibonacci_points(given.pairs).tolist()
     tasks = [(name, lean, n, k, settings) for n, k in enumerate(points) for name in RECIPES for lean in leans]
     images = run_structures(twin_image, tasks, given.scheduler, project_root() / "build" / "twins")
     for name in RECIPES:
