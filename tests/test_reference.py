@@ -87,4 +87,4 @@ def test_truth_covers_what_the_network_must_face():
     assert titanate.sum() == 24
     assert (truth.antipolar.values[~titanate] > 0).all()
     assert len(set(truth.signs.values)) >= 10
-    assert truth.attrs["configurations"] == 21
+    assert truth.attrs["configurations"] == 26

@@ -23,8 +23,8 @@ def abtem_image(crystal, microscope, periods, gpts, **options):
 
 
 def abtem_images(
-    crystal, microscope, periods, gpts, *, configurations=1, seed=None, repeats=(1, 1), sampling_A=0.08, slices=4,
-    debye_waller_A2=None, window_A=None, k_points=None,
+    crystal, microscope, periods, gpts, *, configurations=1, seed=None, opposed=False, repeats=(1, 1), sampling_A=0.08,
+    slices=4, debye_waller_A2=None, window_A=None, k_points=None,
 ):  # fmt: skip
     """ABF images by abTEM's multislice, static or with Einstein phonons, every atom moving by itself.
 
@@ -41,6 +41,8 @@ def abtem_images(
     configurations : int
     seed : int, optional
         Of the phonons; None leaves the lattice static.
+    opposed : bool
+        Whether every second configuration is displaced by the opposite of the one before.
     repeats : (int, int)
         Cells in the period of the probe along x and y.
     sampling_A : float
@@ -74,7 +76,9 @@ def abtem_images(
     for number in range(configurations):
         moved = supercell.copy()
         if seed is not None:
-            moved.positions += generator.normal(size=moved.positions.shape) * sigma[:, None]
+            if not (opposed and number % 2):
+                move = generator.normal(size=moved.positions.shape) * sigma[:, None]
+            moved.positions += -move if opposed and number % 2 else move
         moved.wrap()
         potential = exact_potential(moved, grid, period / count, count)
         if k_points is None:

@@ -20,7 +20,7 @@ from unitcell.scattering import Microscope
 from unitcell.scattering.beams import fibonacci_points
 
 SEED = 20191
-CONFIGURATIONS = 21  # each at its own k-point: a Fibonacci number, see `fibonacci_points`
+PAIRS = 13  # of opposite displacements, each at its own k-point: a Fibonacci number, see `fibonacci_points`
 PERIODS = (9, 18, 36)  # of √2·a along the beam: 50, 99 and 199 Å in SrTiO3
 PATTERNS = (
     "---", "---", "---", "---", "---", "---", "---", "---", "---", "---", "--+", "--+", "--+", "--+", "--+",
@@ -65,7 +65,7 @@ def _orthorhombic(name, cell, b_along_beam, generator):
     }  # fmt: skip
 
 
-def validation_image(keywords, seed, configurations=CONFIGURATIONS, shape=CELL_SHAPE):
+def validation_image(keywords, seed, pairs=PAIRS, shape=CELL_SHAPE):
     """Frozen-phonon images of one structure over the first √2·a × 2a of its cell, the mean over the Brillouin zone.
 
     Returns
@@ -76,17 +76,18 @@ def validation_image(keywords, seed, configurations=CONFIGURATIONS, shape=CELL_S
     crystal = tilted_perovskite(**keywords)
     doubled = round(crystal.cell[0, 0] / (crystal.info["pseudocubic_A"][0] * np.sqrt(2)))
     periods = [max(1, p // doubled) for p in PERIODS]
-    options = {"configurations": configurations, "seed": seed, "slices": 2}
-    options["k_points"] = fibonacci_points(configurations)
+    options = {"configurations": 2 * pairs, "seed": seed, "opposed": True, "slices": 2}
+    options["k_points"] = np.repeat(fibonacci_points(pairs), 2, axis=0)
     options["window_A"] = (crystal.cell[0, 0] / doubled, crystal.cell[1, 1])
-    images = abtem_images(crystal, Microscope(), periods, shape, **options)
-    error = images.std(axis=0, ddof=1) / np.sqrt(configurations)
+    images = abtem_images(crystal, Microscope(), periods, shape, **options).reshape(pairs, 2, len(periods), *shape)
+    images = images.mean(axis=1)
+    error = images.std(axis=0, ddof=1) / np.sqrt(pairs)
     fraction = {"units": "1"}
     axes = ("thickness", "y", "x")
     return xr.Dataset(
         {"abf": (axes, images.mean(axis=0), fraction), "standard_error": (axes, error, fraction)},
         coords=_coordinates(keywords, crystal, periods),
-        attrs={"configurations": configurations, "seed": seed, "peer": "abTEM 1.0.11"} | Microscope().as_attributes(),
+        attrs={"configurations": 2 * pairs, "seed": seed, "peer": "abTEM 1.0.11"} | Microscope().as_attributes(),
     )
 
 
@@ -112,14 +113,14 @@ def main():
     parser = argparse.ArgumentParser(description="Frozen-phonon validation images by abTEM (hours; resumes).")
     parser.add_argument("--folder", default=str(project_root() / "build" / "validation"))
     parser.add_argument("--out", default=str(project_root() / "support" / "unitcell" / "reference" / "phonon_truth.nc"))
-    parser.add_argument("--configurations", type=int, default=CONFIGURATIONS)
+    parser.add_argument("--pairs", type=int, default=PAIRS, help="of opposite displacements")
     given = parser.parse_args()
     folder = Path(given.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"{index:02d}_{given.configurations}.nc" for index in range(len(structures()))]
+    files = [folder / f"{index:02d}_{given.pairs}.nc" for index in range(len(structures()))]
     for index, keywords in enumerate(tqdm(structures(), desc="structures")):
         if not files[index].is_file():
-            save_dataset(validation_image(keywords, SEED + index, given.configurations), files[index])
+            save_dataset(validation_image(keywords, SEED + index, given.pairs), files[index])
     save_dataset(xr.concat([load_dataset(file) for file in files], dim="structure"), given.out)
 
 

@@ -1,5 +1,6 @@
 """Images of crystals that lean: our own frozen phonons of random perovskites with crystal tilts, to test networks on.
 
+By another scattering code than the images that networks are trained on, with every atom displaced on its own.
 `python -m unitcell.networks.leaning` makes the committed file; it resumes.
 """
 
@@ -14,10 +15,12 @@ from unitcell.artefacts import save_dataset
 from unitcell.campaign import run_structures
 from unitcell.networks.training_library import MATERIALS, STEP, Specimens, specimen_crystal
 from unitcell.project import project_root
-from unitcell.scattering import Microscope, Vibrations, frozen_phonon_images
+from unitcell.scattering import Microscope, multislice_images, scan_positions
+from unitcell.scattering.beams import disc, fibonacci_points
 
 DEPTH_A = (100.0, 200.0, 300.0)
-CONFIGURATIONS = 40  # over five k-points
+PAIRS = 21  # of opposite displacements, each at its own k-point: a Fibonacci number, see `fibonacci_points`
+SAMPLING_A, SLICE_A = 0.14, 1.5  # 60 mrad
 
 
 def specimens(count, lean_mrad, seed):
@@ -36,11 +39,20 @@ def specimens(count, lean_mrad, seed):
     return found
 
 
-def leaning_image(specimen, seed, configurations=CONFIGURATIONS):
+def leaning_image(specimen, seed, pairs=PAIRS):
     """Mean image of one specimen at `DEPTH_A`: ndarray (T, rows, columns)."""
     crystal, microscope = specimen_crystal(specimen), Microscope(**_lean(specimen))
-    images = frozen_phonon_images(crystal, microscope, DEPTH_A, CELL_SHAPE, configurations, Vibrations(seed=seed))
-    return images.mean(dim=0).numpy()
+    positions, lengths = scan_positions(crystal, CELL_SHAPE), crystal.cell.lengths()
+    options = {"sampling_A": SAMPLING_A, "slice_A": SLICE_A, "opposed": True, "seed": seed, "progress": False}
+    radius, images, beams = microscope.semiangle_mrad * 1e-3 / microscope.wavelength_A, [], []
+    for pair, k_point in enumerate(fibonacci_points(pairs)):
+        both = [2 * pair, 2 * pair + 1]
+        found = multislice_images(
+            crystal, microscope, DEPTH_A, positions, configurations=both, k_point=k_point, **options
+        )
+        images.append(found.mean[0])
+        beams.append(len(disc(lengths, k_point / lengths[:2], radius)))
+    return np.average(images, axis=0, weights=beams)  # equation (3) of `unitcell.scattering.multislice`
 
 
 def dataset(drawn, images, seed):
@@ -57,7 +69,7 @@ def dataset(drawn, images, seed):
         "depth": (("structure", "thickness"), np.tile(DEPTH_A, (len(drawn), 1)), angstrom),
     }
     axes = ("structure", "thickness", "y", "x")
-    attributes = Microscope().as_attributes() | {"configurations": CONFIGURATIONS, "seed": seed}
+    attributes = Microscope().as_attributes() | {"configurations": 2 * PAIRS, "seed": seed}
     return xr.Dataset({"abf": (axes, np.stack(images), {"units": "1"})}, coords=coords, attrs=attributes)
 
 
@@ -77,7 +89,7 @@ def main():
     parser.add_argument("--scheduler", help="address of a Dask scheduler")
     given = parser.parse_args()
     drawn = specimens(given.count, given.lean_mrad, given.seed)
-    tasks = [(_plain(specimen), given.seed, CONFIGURATIONS) for specimen in drawn]
+    tasks = [(_plain(specimen), given.seed) for specimen in drawn]
     images = run_structures(leaning_image, tasks, given.scheduler, project_root() / "build" / "leaning")
     save_dataset(dataset(drawn, images, given.seed), given.out, step=STEP)
 
